@@ -20,21 +20,21 @@ from manifests.runtime.versions import find_version
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
-# The states of a finding. NOTE means that a feature is missing or slow, that a file must still be downloaded, or that
-# memory or disk may be too small. WRONG means that a command fails.
+# The states of a finding. WRONG means that commands will fail. NOTE means that a feature is missing or slow, that a
+# file must still be downloaded, or that memory or disk may be too small.
 OK, NOTE, WRONG = "ok", "note", "wrong"
 
 # We chose MEMORY_GIB. Training the recipe tiny takes 2.2 GiB in the training process and 1.7 GiB in the worker process
 # (docs/train.md). Curation takes at most 2 GiB for each worker process (docs/curate.md).
 MEMORY_GIB = 6
-DISK_GIB = 10  # this number is ours; a run keeps three checkpoints, and 100,000 crops of 512 px take 40 GB
+DISK_GIB = 10  # free space for a small dataset and its runs (ours); 100,000 crops of 512 px need 40 GB
 OPENCV = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
-# a dependency may be replaced by one of these packages, which contain the same modules (docs/speed.md)
+# maps a dependency to packages that contain the same modules and may replace the dependency (docs/speed.md)
 REPLACEMENTS = {
     "onnxruntime": ("onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino"),
     "faiss-cpu": ("faiss-gpu", "faiss-gpu-cu12"),
 }
-EXTRAS = {  # maps an extra of the package to its purpose
+EXTRAS = {  # maps the name of an extra (an optional set of dependencies) to its purpose
     "offline": "dlib: face models without a download, 68 landmarks, and a judge that no loss uses",
     "albumentations": "recipes that augment references, and the degradation as an albumentations transform",
     "iqa": "the metrics NIQE, MUSIQ, MANIQA and CLIP-IQA",
@@ -44,12 +44,12 @@ EXTRAS = {  # maps an extra of the package to its purpose
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of a check."""
+    """A result of a check."""
 
     name: str
     state: str  # OK, NOTE or WRONG
     result: str
-    advice: str = ""  # advice for the user; empty if there is nothing to do
+    advice: str = ""  # what the user should do; empty if there is nothing to do
 
 
 def examine(faces: str, folder: Path) -> Iterator[Finding]:
@@ -78,7 +78,7 @@ def check_python() -> Iterator[Finding]:
 
 
 def check_packages() -> Iterator[Finding]:
-    """Yields a finding about the versions of all dependencies, and a finding for each extra."""
+    """Yields one finding about the versions of all dependencies, and one finding for each extra."""
     from packaging.requirements import Requirement
 
     try:
@@ -142,7 +142,8 @@ def check_cores() -> Iterator[Finding]:
 def check_torch() -> Iterator[Finding]:
     """Yields a finding about the releases of torch and torchvision, and a finding about the GPUs.
 
-    If torch and torchvision are of different releases, the import fails with the message that an operator is unknown.
+    If torch and torchvision do not belong to the same release, the import of torchvision fails because an operator is
+    unknown.
     """
     from packaging.requirements import Requirement
 
@@ -157,8 +158,8 @@ def check_torch() -> Iterator[Finding]:
     if wants is not None and not wants.specifier.contains(base, prereleases=True):
         yield Finding("torch", WRONG, result, f"This torchvision needs torch{wants.specifier}. Install both together.")
         return
-    # run the code in another process, because packages of different releases may abort the process that imports them,
-    # and a GPU driver may hang
+    # the code runs in another process, because packages of different releases may abort the process that imports them,
+    # and because a GPU driver may hang
     code = (
         "import torch, torchvision\n"
         "torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), .5)\n"
@@ -177,7 +178,7 @@ def check_torch() -> Iterator[Finding]:
 
 
 def check_opencv() -> Iterator[Finding]:
-    """Yields a finding: whether all installed packages of OpenCV have the same version.
+    """Yields a finding that says whether all installed packages of OpenCV have the same version.
 
     The packages of OpenCV overwrite each other's files.
     """
@@ -190,7 +191,7 @@ def check_opencv() -> Iterator[Finding]:
 
 
 def check_tables() -> Iterator[Finding]:
-    """Yields a finding: whether duckdb can pass the result of a query to polars, for which duckdb needs pyarrow."""
+    """Yields a finding that says whether duckdb can pass a result to polars. duckdb uses pyarrow for this."""
     import duckdb
     import polars
     import pyarrow
@@ -201,7 +202,10 @@ def check_tables() -> Iterator[Finding]:
 
 
 def check_weights() -> Iterator[Finding]:
-    """Yields a finding for each backbone of perceptual losses and metrics: whether torch's cache has its weights."""
+    """Yields a finding for each backbone of losses and metrics.
+
+    The finding says whether its weights are on this machine.
+    """
     from train.losses.backbones import BACKBONES, find_local_file, get_file_name
 
     for backbone in BACKBONES:
@@ -245,11 +249,11 @@ def check_face_models(spec: str) -> Iterator[Finding]:
 
 
 def check_disk(folder: Path) -> Iterator[Finding]:
-    """Yields a finding about the free space.
-
-    If a file cannot be written, flushed or renamed in the folder, the finding has the state WRONG.
+    """Yields a finding about the disk of `folder`.
 
     If the folder does not exist, its nearest existing parent is checked.
+
+    The state is WRONG if a file cannot be written, flushed or renamed there, and NOTE if little space is free.
     """
     folder = folder.expanduser().absolute()
     nearest = next(place for place in (folder, *folder.parents) if place.is_dir())
@@ -282,9 +286,9 @@ CHECKS: dict[str, Callable[[], Iterator[Finding]]] = {
 
 
 def _read_memory_gib() -> float | None:
-    """Returns the GiB that this process may use: the memory of the machine, or a lower limit of the container.
+    """Returns the memory in GiB that this process may use, or None if it is unknown.
 
-    Returns None if the memory is unknown.
+    If the container has a lower limit than the memory of the machine, returns this limit.
     """
     try:
         machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

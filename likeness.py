@@ -1,4 +1,4 @@
-"""The command line `likeness`: defines the main commands, and adds the commands that the folders define.
+"""The command line `likeness`: defines the main commands, and adds the commands of the folders.
 
 A command imports its stages when it runs, so that the help and the errors of arguments do not wait for torch.
 manifests/exit_codes.py turns errors into exit codes.
@@ -73,7 +73,7 @@ if TYPE_CHECKING:
     from curate.run.summary import Summary
     from train.recipes.recipes import Recipe
 
-RECIPE = "tiny"  # the recipe of `run` and `demo`, because this recipe needs no download
+RECIPE = "tiny"  # the recipe of `run` and `demo`; a training with this recipe needs no download
 LOG_JSON = "--log-json"
 
 app = typer.Typer(
@@ -143,7 +143,8 @@ def run(
     """
     from curate.photos.walk import check_photo_paths
 
-    check_photo_paths(photos)  # report a wrong path before the slow imports of duckdb and OpenCV
+    # Checked here, so that the error about a wrong path does not wait for the import of duckdb and OpenCV
+    check_photo_paths(photos)
     from curate.config import CurateConfig, PairRules, SplitRules
     from curate.detection.filter_files import load_filters
     from curate.run.check_options import check_options
@@ -218,7 +219,7 @@ def _print_plan(
 
 
 def _find_judge(run: Path) -> str | None:
-    """Returns "dlib" if dlib is installed and the run's loss uses the dataset's recognizer. Otherwise returns None.
+    """Returns "dlib" if dlib is installed and the run's loss used the dataset's recognizer. Otherwise returns None.
 
     A recognizer overrates a restorer whose loss used this recognizer. `run` therefore measures the identity with the
     dataset's recognizer and again with dlib.
@@ -232,8 +233,7 @@ def _find_judge(run: Path) -> str | None:
 def _check_trainable(summary: Summary, dataset: Path, with_notices: bool) -> None:
     """Raise BadInput if the train or the test split has no target with a reference.
 
-    With `with_notices`, the message also contains the notices of the curation. Use `with_notices` if the notices were
-    not printed before.
+    With `with_notices`, the message also contains the notices of the curation.
     """
     from curate.face_filters import OUTSIDE_PHOTO
     from manifests.errors import BadInput
@@ -350,16 +350,16 @@ app.add_typer(manifest, name="manifest", rich_help_panel=_DATA)
 
 def main() -> None:
     """Run a command. Every error becomes one sentence and an exit code."""
-    # By default, OpenMP's threads use their cores while they wait for each other. If other processes use the same
-    # cores, a training step takes 8.1 s with the default, and 1.9 s with PASSIVE. On idle cores, the default is not
+    # By default, OpenMP's threads use their cores while they wait for each other. While other processes used the same
+    # cores, a training step took 8.1 s with the default, and 1.9 s with PASSIVE. On idle cores, the default was not
     # faster than PASSIVE. torch reads the variable when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # An empty argument is refused, because --out "" would make the current directory a dataset. A script gives --out ""
-    # if it passes a variable that is not set.
+    # An empty argument is refused. For example, a script passes --out "" if its variable is not set. The command would
+    # then make the current directory a dataset.
     if any(not word or (word.startswith("--") and word.endswith("=")) for word in sys.argv[1:]):
         exit_with_message("An argument is empty. Name a path or a value.", 2)
     words = sys.argv[1 : sys.argv.index("--")] if "--" in sys.argv else sys.argv[1:]
-    if LOG_JSON in words:  # Typer accepts an option of all commands only before the name of the command
+    if LOG_JSON in words:  # Typer accepts this option only before the name of the command
         sys.argv.remove(LOG_JSON)
         sys.argv.insert(1, LOG_JSON)
     run_with_exit_code(app)

@@ -15,7 +15,8 @@ from manifests.runtime.files import remove_temporary_files, write_atomically
 from manifests.runtime.text import format_count, format_markdown_table
 
 CARD = "card.md"
-_ROWS = 20  # the card lists at most this many sources and this many licences, the most frequent first (ours)
+# The card lists at most this many sources, licences and values of consent (ours); the most frequent come first
+_ROWS = 20
 
 _COUNTS = """
     SELECT what, n FROM (
@@ -26,7 +27,7 @@ _COUNTS = """
             (SELECT 1 FROM memberships GROUP BY identity_id HAVING count(*) > 1)
         UNION ALL SELECT 5, 'targets with references', count(*) FROM pairs
         UNION ALL SELECT 6, 'frozen low-quality images', count(*) FROM degradations) ORDER BY place"""
-# the placeholder {0} becomes source, licence or consent
+# {0} is replaced by the column source, licence or consent
 _STATEMENTS = f"""
     SELECT coalesce({{0}}, 'not stated') AS statement, count(*) AS n FROM photos WHERE status = 'ok'
     GROUP BY 1 ORDER BY n DESC, statement LIMIT {_ROWS}"""
@@ -52,7 +53,7 @@ def write_card(dataset: Path, during_purge: bool = False) -> Path:
     with Ledger.open(dataset, during_purge=during_purge) as ledger:
         text = render_card(ledger)
     path = Path(dataset) / CARD
-    remove_temporary_files(Path(dataset), recursive=False, shared=True)  # half-written cards of killed processes
+    remove_temporary_files(Path(dataset), recursive=False, shared=True)  # temporary files of killed processes
     if not path.is_file() or path.read_bytes() != text.encode():
         write_atomically(path, text.encode())
     return path
@@ -115,7 +116,7 @@ def _format_filters(detail: dict[str, Any]) -> str:
 
 
 def _format_kept(screening: dict[str, Any]) -> str:
-    """Returns a sentence about the faces that decisions kept in the last screening, or ""."""
+    """Returns a sentence about the faces that are in use only because of a decision. Returns "" if there are none."""
     count = screening.get("kept_by_decision", 0)
     if not count:
         return ""

@@ -20,18 +20,18 @@ from manifests.runtime.files import ARRAY_ERRORS, sha256_file
 from manifests.runtime.progress import Progress
 from manifests.runtime.text import make_printable
 
-# the folder of a frozen set contains these files beside the images
+# the files that the folder of a frozen set contains beside the images
 _SET_FILES = ("card.json", "theta.jsonl", "README.md")
 
 # Each rule is the text of a problem, and a query that returns a row for each place with the problem. The first column
 # of a row is the id to report.
 _RULES: tuple[tuple[str, str], ...] = (
     (
-        "the photo of this file has no row",
+        "the ledger has no row for the photo of this file",
         "SELECT uri FROM files WHERE photo_id IS NOT NULL AND photo_id NOT IN (SELECT photo_id FROM photos)",
     ),
     (
-        "the photo of this face has no row",
+        "the ledger has no row for the photo of this face",
         "SELECT face_id FROM faces WHERE photo_id NOT IN (SELECT photo_id FROM photos)",
     ),
     (
@@ -40,11 +40,11 @@ _RULES: tuple[tuple[str, str], ...] = (
         "(SELECT photo_id FROM files WHERE photo_id IS NOT NULL)",
     ),
     (
-        "this face has an identity, but its status is not ok",
+        "this face belongs to a person, but the status of the face is not ok",
         "SELECT face_id FROM memberships WHERE face_id NOT IN (SELECT face_id FROM faces WHERE status = 'ok')",
     ),
     (
-        "the identity of this face has no row",
+        "the ledger has no row for the person of this face",
         "SELECT face_id FROM memberships WHERE identity_id NOT IN (SELECT identity_id FROM identities)",
     ),
     (
@@ -79,7 +79,7 @@ _RULES: tuple[tuple[str, str], ...] = (
         "CASE WHEN t.policy = 'photos' THEN 'train' ELSE t.split END",
     ),
     (
-        "this identity is in more than one split",
+        "this person is in more than one split",
         "SELECT identity_id FROM splits WHERE status = 'ok' AND policy = 'identity' GROUP BY 1 "
         "HAVING count(DISTINCT split) > 1",
     ),
@@ -95,7 +95,7 @@ _RULES: tuple[tuple[str, str], ...] = (
         "WHERE s.split IS DISTINCT FROM p.split",
     ),
     (
-        "the face of this low-quality image has no row",
+        "the ledger has no row for the face of this low-quality image",
         "SELECT face_id FROM degradations WHERE face_id NOT IN (SELECT face_id FROM faces)",
     ),
 )
@@ -106,7 +106,7 @@ _FACES = "SELECT face_id, status, shard, shard_row, crop_sha256 FROM faces ORDER
 
 
 def check_ledger(dataset: Path, hashes: bool = True, progress: Progress = lambda *_: None) -> list[str]:
-    """Returns one line for each problem of a dataset; an empty list means that ledger and files agree.
+    """Returns one line for each problem of a dataset. The list is empty if ledger and files agree.
 
     If the last curation did not finish, the list contains only UNFINISHED. With `hashes`, reads every crop, embedding
     shard, low-quality image and cleaned picture, and compares the sha256 of each file with the recorded sha256.
@@ -213,9 +213,11 @@ def _check_sets(
             problems.append(f"this {kind} has changed: {name}")
         progress("images", done, len(files))
     known = {dataset / "lq" / name for name, *_ in files}
-    # an interrupted `degrade` may have written theta.jsonl, card.json and README.md before it recorded their hashes
+    # an interrupted `degrade` may have written these files without recording their hashes
     known |= {dataset / "lq" / lq_set / name for lq_set, *_ in rows if lq_set not in set_files for name in _SET_FILES}
-    return problems + _find_unknown_files(dataset, "lq", known, "this low-quality image has no row", ".png")
+    return problems + _find_unknown_files(
+        dataset, "lq", known, "the ledger has no row for this low-quality image", ".png"
+    )
 
 
 def _check_versions(dataset: Path, rows: Sequence[CleanedVersion], hashes: bool) -> list[str]:
@@ -228,19 +230,19 @@ def _check_versions(dataset: Path, rows: Sequence[CleanedVersion], hashes: bool)
         elif hashes and sha256_file(path) != row.sha256:
             problems.append(f"this cleaned version has changed: {path.relative_to(dataset)}")
     return problems + _find_unknown_files(
-        dataset, VERSIONS_FOLDER, set(files), "this cleaned version has no row", ".png"
+        dataset, VERSIONS_FOLDER, set(files), "the ledger has no row for this cleaned version", ".png"
     )
 
 
 def _find_unknown_files(dataset: Path, folder: str, known: set[Path], problem: str, suffix: str) -> list[str]:
     """Returns a sentence for each file that is in the folder but not in `known`.
 
-    The sentence begins with `problem` if the name of the file ends with `suffix`, because Likeness may then have
-    written the file. All other sentences begin with "this file has no row".
+    Likeness itself may have written the files whose names end with `suffix`. The sentences about these files begin with
+    `problem`. All other sentences begin with "the ledger has no row for this file".
     """
     unknown = sorted(path for path in (dataset / folder).rglob("*") if path not in known and not path.is_dir())
+    other = "the ledger has no row for this file"
     return [
-        f"{problem if path.suffix == suffix and not path.name.startswith('.') else 'this file has no row'}: "
-        f"{path.relative_to(dataset)}"
+        f"{problem if path.suffix == suffix and not path.name.startswith('.') else other}: {path.relative_to(dataset)}"
         for path in unknown
     ]

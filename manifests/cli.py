@@ -15,7 +15,7 @@ from manifests.runtime.flags import argument, flag
 if TYPE_CHECKING:
     import polars as pl
 
-LISTED_PROBLEMS = 50  # `check` prints at most this many problems, and how many more there are
+LISTED_PROBLEMS = 50  # largest number of problems that `check` prints; `check` only counts the other problems
 
 
 def show(
@@ -177,11 +177,11 @@ def _print_table(frame: pl.DataFrame, as_json: bool, title: str | None) -> None:
     for row in frame.iter_rows():
         table.add_row(*(Text("" if value is None else str(value)) for value in row))
     console = Console()
-    if not console.is_terminal:  # the text for a pipe or a file has no width limit, so no cell is cut
+    if not console.is_terminal:  # text for a pipe or a file may have any width, so no cell is cut
         console = Console(width=max(console.measure(table, options=console.options.update(width=1_000_000)).maximum, 1))
     console.print(table)
 
 
 def _to_json(value: Any) -> float | str:
-    """Returns a decimal as a number, and a date or a blob as a text, because JSON has no types for these values."""
+    """Converts a value for which JSON has no type: a decimal to a number, and any other value to a text."""
     return float(value) if isinstance(value, Decimal) else str(value)

@@ -1,11 +1,11 @@
-"""Runs a command of the command line and turns each error into one sentence and an exit code.
+"""Runs a command, and turns each error into one sentence and an exit code.
 
-The exit code is 0 if the command is done. The exit code is 1 after a failure, and after a check that found a problem.
-The exit code is 2 if an input or an option cannot be used. The exit code is 130 if the user interrupted the command
-with Ctrl-C. Ctrl-C sends signal 2, and shells add 128 to the number of a signal.
+The exit code is 0 if the command succeeded. The exit code is 1 if the command failed or if a check found a problem. The
+exit code is 2 if an input or an option cannot be used. The exit code is 130 if the user interrupted the command with
+Ctrl-C. Ctrl-C sends signal 2, and shells add 128 to the number of a signal.
 
-If an error has the attribute `exit_code`, the command ends with this code. The errors of `manifests.errors` and of
-`curate.faces.errors` have the attribute `exit_code`.
+The errors of `manifests.errors` and of `curate.faces.errors` have the attribute `exit_code`. The command ends with this
+code.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def run_with_exit_code(app: Callable[[], object]) -> None:
         log("finished", exit_code=ending.code or 0, seconds=round(time.monotonic() - start, 2))
         raise
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the program that reads our output has ended
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the program that read the output has ended
         sys.exit(1)
     except Exception as error:
         if os.environ.get("LIKENESS_DEBUG"):
@@ -58,9 +58,9 @@ def run_with_exit_code(app: Callable[[], object]) -> None:
 
 
 def exit_with_message(sentence: str, code: int) -> NoReturn:
-    """Prints `sentence` to standard error, or writes it to the JSON log, and exits with `code`.
+    """Exits with `code` after printing `sentence` to standard error or writing it to the JSON log.
 
-    Secrets in addresses are left out.
+    Secrets in addresses are removed from the sentence.
     """
     sentence = hide_secrets(sentence)
     if is_logging():

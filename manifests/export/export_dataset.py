@@ -24,24 +24,24 @@ from manifests.runtime.progress import Progress
 from manifests.runtime.versions import code_version
 
 CARD = "likeness_export.json"
-DATASET_CARD = "likeness_card.md"  # The name of a copy of the dataset card in an export.
+DATASET_CARD = "likeness_card.md"  # The name of the copy of the dataset card in an export.
 VERSION = 3  # Increase this number when the layout of a format changes.
 
 
 @dataclass(frozen=True)
 class ExportResult:
-    """The content of an export in counts, and whether the export was written."""
+    """Counts of the content of an export, and whether the export was written."""
 
     format: str
     folder: str
     faces: int
     people: int
     targets: dict[str, int]  # Maps a split to the number of targets with references.
-    files: int  # Number of written files; 0 after a dry run.
+    files: int  # Number of files in the export; 0 after a dry run.
     bytes: int
-    left_out: dict[str, dict[str, int]]  # number of left-out items by kind, and then by reason
+    left_out: dict[str, dict[str, int]]  # kind of item -> reason -> number of items that were left out
     notices: tuple[str, ...]
-    written: bool  # false after a dry run, and if the folder already contained this export
+    written: bool  # False after a dry run, and if the folder already contained this export.
 
 
 def export_dataset(
@@ -52,11 +52,11 @@ def export_dataset(
     dry_run: bool = False,
     progress: Progress = lambda *_: None,
 ) -> ExportResult:
-    """Write `dataset` to the folder `out` in the format `name`, and return counts of the content.
+    """Write the export of `dataset` in the format `name` to the folder `out`, and return counts of its content.
 
     The folder is never visible in a half-written state. If `out` already contains the same export, nothing is written.
     Raises BadInput if the format does not support one of the options, if no face can be exported, or if `out` contains
-    other files. Raises LedgerBroken if an image is missing or broken.
+    other files. Raises LedgerBroken if an image of the dataset is missing or broken.
     """
     format = select_format(name, options)
     dataset, out = Path(dataset), Path(out)
@@ -87,7 +87,7 @@ def export_dataset(
     if dry_run:
         return _make_result(name, out, selection, format, 0, size, False)
     _check_disk_space(out, size)
-    # a format may read an image twice
+    # some formats read an image twice, so the number of read images may exceed the number of images
     with publish_folder(out, lambda done: progress("export", min(done, len(sources)), len(sources))) as folder:
         format.write(selection, folder)
         write_frozen_records(selection, dataset, folder)
@@ -110,9 +110,9 @@ def _check_disk_space(out: Path, size: int) -> None:
 
 
 def _hash_content(name: str, selection: Selection) -> str:
-    """Returns a hash of all faces, pairs, options and facts of the export.
+    """Returns a hash of everything that decides the content of the export: faces, pairs, options and images.
 
-    Do not change the keys that are hashed. If a key changes, Likeness does not recognize earlier exports any more.
+    Do not change the keys of the hashed dicts. Otherwise Likeness does not recognize earlier exports any more.
     """
     faces = [
         (
@@ -143,7 +143,7 @@ def _hash_content(name: str, selection: Selection) -> str:
 
 
 def _make_card(name: str, selection: Selection, content_hash: str) -> dict[str, Any]:
-    """Returns the content of the file CARD, which does not contain a path, a time or a person's name."""
+    """Returns the content of the file CARD. The content has no path, no time and no name of a person."""
     return {
         "format": name,
         "version": VERSION,
@@ -169,7 +169,7 @@ def _read_card(out: Path) -> dict[str, Any]:
 
 
 def _has_all_files(out: Path, card: dict[str, Any]) -> bool:
-    """Returns whether a folder contains the card, and at least the number of other files that the card states."""
+    """Returns whether a folder contains the card and at least as many other files as the card states."""
     return sum(path.is_file() for path in out.rglob("*")) > int(card.get("files", 0))
 
 
@@ -183,7 +183,7 @@ def _count_cleaned(selection: Selection) -> int:
 
 
 def _group_left_out(selection: Selection) -> dict[str, dict[str, int]]:
-    """Returns the number of left-out items by kind (faces, targets or references), and then by reason."""
+    """Returns kind -> reason -> number of items that were left out. The kinds are faces, targets and references."""
     groups: dict[str, dict[str, int]] = {}
     for (kind, reason), count in sorted(selection.left_out.items()):
         if count:

@@ -1,4 +1,8 @@
-"""The table of export formats: the functions that select and write the files, and the options of each format."""
+"""The table of export formats.
+
+Each format has a function that selects the content, a function that writes the files, and the options that the format
+supports.
+"""
 
 from __future__ import annotations
 
@@ -23,19 +27,19 @@ from manifests.export.selection import ExportOptions, Selection
 
 @dataclass(frozen=True)
 class Format:
-    """The functions and the options of one format."""
+    """The functions of one format, and what the format can contain."""
 
-    # removes all content that the format cannot contain, and counts the removed items by reason
+    # Removes the content that the format cannot contain, and counts the removed items by reason.
     keep: Callable[[Selection], Selection]
     write: Callable[[Selection, OutputFolder], None]
-    lq: str  # Whether the format uses a frozen set: "needed", "taken" (optional) or "none".
+    lq: str  # Whether --set is "needed", "taken" (optional) or not possible ("none").
     names: bool  # Whether the format can contain people's names.
     embeddings: bool  # Whether the format can contain face embeddings.
     cleaned: bool = False  # Whether the format can mark an image as a cleaned version.
-    notice: str | None = None  # A sentence for the user after each export.
+    notice: str | None = None  # A text that the user sees after each export.
 
 
-# the columns of the table are the fields of the class Format
+# The columns after the name are the fields of the class Format, in their order.
 FORMATS: dict[str, Format] = {
     "refldm":         Format(refldm.keep,          refldm.write,          "taken",  False, False, False),
     "dmdnet":         Format(dmdnet.keep,          dmdnet.write,          "needed", False, False, False),

@@ -1,4 +1,4 @@
-"""Writes θ of each low-quality image of an export, and the card of the set, so that the images can be made again."""
+"""Writes the records of the exported frozen set, with which its low-quality images can be made again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RECORDS = "likeness_set"  # folder of the records in an export
 
 
 def write_frozen_records(selection: Selection, dataset: Path, folder: OutputFolder) -> None:
-    """Writes theta.jsonl and card.json of the exported frozen set, with a line for each exported image.
+    """Writes theta.jsonl and card.json of the exported frozen set. theta.jsonl has a line for each exported image.
 
     `likeness degrade EXPORT --replay EXPORT/likeness_set/theta.jsonl --out FOLDER` makes the images again, byte for
     byte. Without a frozen set, nothing is written. Raises LedgerBroken if the files of the set are missing or broken.

@@ -1,6 +1,6 @@
 """Writes the folder of an export. The folder is never visible in a half-written state.
 
-Equal content gives equal bytes.
+The same content gives the same bytes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from manifests.ledger.paths import LEDGER_NAME
 from manifests.runtime.files import find_blocking_file, sha256_bytes
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_PIXEL_CHUNKS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}  # a chunk of a PNG with any other name is metadata
+_PIXEL_CHUNKS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}  # all other chunks of a PNG are metadata
 
 
 class OutputFolder:
@@ -35,14 +35,18 @@ class OutputFolder:
         """After each image, calls `progress` with the number of images that were read."""
         self.root = root
         self.files = 0
-        self.bytes = 0  # Number of written bytes; a hard link adds no bytes.
+        self.bytes = 0  # Number of written bytes. A hard link adds no bytes.
         self._hashes: dict[Path, str] = {}  # Maps an image file of the dataset to the sha256 of the exported PNG file.
-        self._places: dict[Path, str] = {}  # Maps an image file of the dataset to the first exported file of the image.
-        self._first_copies: dict[Path, Path] = {}  # Maps an image file of the dataset to its first copy.
+        # Maps an image file of the dataset to the first file of the export that contains the image.
+        self._places: dict[Path, str] = {}
+        self._first_copies: dict[Path, Path] = {}  # Maps an image file of the dataset to the path of its first copy.
         self._progress, self._images_read = progress, 0
 
     def add_image(self, name: str, source: Path) -> None:
-        """Write the PNG file `source` without its metadata. A second copy is a hard link, if the disk allows links."""
+        """Write the PNG file `source` without its metadata.
+
+        If the disk allows hard links, a second copy is a hard link.
+        """
         path, first_copy = self._make_path(name), self._first_copies.setdefault(source, self.root / name)
         self.note_place(source, name)
         self.files += 1
@@ -71,7 +75,7 @@ class OutputFolder:
         self._places.setdefault(source, name)
 
     def describe_image(self, source: Path) -> tuple[str, str]:
-        """Returns the file that contains an image, and the sha256 of the exported PNG file."""
+        """Returns the file of the export that contains the image `source`, and the sha256 of the exported PNG file."""
         return self._places[source], self._hashes[source]
 
     def add_bytes(self, name: str, content: bytes) -> None:
@@ -84,14 +88,14 @@ class OutputFolder:
         self.count_file(name)
 
     def count_file(self, name: str) -> None:
-        """Flush and count a file that a library has written into the folder."""
+        """Flush and count the file `name`, which a library has written into the folder."""
         self.files += 1
         self._flush(self.root / name)
         self.bytes += (self.root / name).stat().st_size
 
     @contextmanager
     def open_stream(self, name: str) -> Iterator[IO[bytes]]:
-        """Yields an open file, so that the caller can write the content piece by piece."""
+        """Yields an open file into which the caller writes the content piece by piece."""
         self.files += 1
         path = self._make_path(name)
         with path.open("wb") as file:
@@ -130,7 +134,7 @@ def strip_png_metadata(source: Path) -> bytes:
     chunks, start = [_PNG_SIGNATURE], len(_PNG_SIGNATURE)
     if not data.startswith(_PNG_SIGNATURE):
         raise broken
-    # a chunk of a PNG is its length in 4 bytes, its kind in 4 bytes, its data, and a checksum in 4 bytes
+    # a chunk of a PNG consists of its length (4 bytes), its kind (4 bytes), its data, and a checksum (4 bytes)
     while start < len(data):
         if start + 12 > len(data):
             raise broken
@@ -161,7 +165,7 @@ def check_output_folder(dataset: Path, out: Path) -> None:
 
 @contextmanager
 def publish_folder(out: Path, progress: Callable[[int], None] = lambda _: None) -> Iterator[OutputFolder]:
-    """Yields a temporary folder to write into, and renames it to `out` when all of its files are on the disk.
+    """Yields a temporary folder. Renames the folder to `out` when all of its files are on the disk.
 
     After an error, the temporary folder is removed. The temporary folders of killed processes are removed too. Raises
     BadInput if another process has put files into `out`. `progress` is passed to OutputFolder.
@@ -178,7 +182,7 @@ def publish_folder(out: Path, progress: Callable[[int], None] = lambda _: None) 
         for place in (*(path for path in temporary.rglob("*") if path.is_dir()), temporary):
             _flush_folder(place)
         try:
-            temporary.rename(out)  # the rename replaces `out` if `out` is an empty folder
+            temporary.rename(out)  # the rename replaces an empty folder `out`
         except OSError:
             raise BadInput(f"--out {out} is not empty any more. Name a new or an empty folder.") from None
         _flush_folder(out.parent)

@@ -18,8 +18,8 @@ from manifests.export.selection import PHOTO_FACTS, Selection
 
 TABLES = "likeness_tables"  # folder of the tables in an export
 
-# The columns `file` and `lq_file` are paths in the export. If the format packs images into archives, the path is the
-# archive, and the image has the id of the face as its name or key.
+# The columns `file` and `lq_file` are paths in the export. If the format packs images into archives, these columns name
+# the archive. The name or key of the image in the archive is the face id.
 _SPLITS = {
     "face_id": pa.string(),
     "identity": pa.string(),
@@ -27,7 +27,8 @@ _SPLITS = {
     "is_target": pa.bool_(),
     "file": pa.string(),
     "sha256": pa.string(),  # The sha256 of the PNG file of the exported crop.
-    "lq_file": pa.string(),  # NULL if the face has no low-quality image in the export.
+    # The file of the low-quality image. NULL if the export has no low-quality image of the face.
+    "lq_file": pa.string(),
     "lq_sha256": pa.string(),
     "source": pa.string(),
     "licence": pa.string(),
@@ -38,7 +39,7 @@ _SPLITS = {
 _PAIRS = {
     "target": pa.string(),  # The face id of the target.
     "reference": pa.string(),  # The face id of the reference.
-    "place": pa.int32(),  # Place of the reference in the order of the target's references, from 1.
+    "place": pa.int32(),  # Place of the reference among the target's references. The first place is 1.
     "similarity": pa.float32(),  # Cosine similarity of the reference and the target, from -1 to 1.
     "gap_days": pa.int32(),  # Days between the photos of the reference and the target. NULL if a date is unknown.
     "split": pa.string(),  # The split of the target.
@@ -46,7 +47,7 @@ _PAIRS = {
 
 
 def write_tables(selection: Selection, folder: OutputFolder) -> None:
-    """Write TABLES/{splits,pairs}.{csv,parquet}. The images of the export must be written already."""
+    """Write TABLES/{splits,pairs}.{csv,parquet}. The images must be in the folder before this call."""
     targets = {pair.target for pair in selection.pairs}
     versions = dict.fromkeys(("version", "parent"), pa.string()) if selection.options.version == "best" else {}
     faces = [

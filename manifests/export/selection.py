@@ -28,14 +28,13 @@ MEASURES = (
     "outside", "detail", "clipped", "dark",
 )  # fmt: skip
 
-# selects the faces of photos whose consent forbids their use; in place of a near-duplicate, selects the face that is
-# used instead
+# Selects the faces of photos whose consent forbids their use. For a near-duplicate, selects the copy that is in use.
 _REFUSED_FACES = """
 SELECT DISTINCT coalesce(f.duplicate_of, f.face_id)
 FROM faces f JOIN photos p USING (photo_id)
 WHERE list_contains(?, lower(trim(p.consent)))"""
 
-# selects all accepted faces, with the person, the split, and the source, licence and consent of the photo
+# Selects all accepted faces, each with its person, its split, and facts about its photo.
 _ACCEPTED_FACES = """
 SELECT f.*, m.identity_id, i.name, s.split, s.reason AS split_reason, p.source, p.licence, p.consent,
        strftime(p.taken, '%Y-%m-%dT%H:%M:%S') AS taken, p.taken_doubt
@@ -50,12 +49,12 @@ WHERE f.status = 'ok' ORDER BY f.face_id"""
 class ExportOptions:
     """The choices of the user for an export."""
 
-    split: str = "all"  # One of SPLITS, or all.
-    lq_set: str | None = None  # Name of the frozen set whose low-quality images are exported.
+    split: str = "all"  # One of SPLITS, or "all".
+    lq_set: str | None = None  # Name of the frozen set whose low-quality images are exported. None exports none.
     names: bool = False  # Whether people's names are exported.
     embeddings: bool = False  # Whether face embeddings are exported.
-    version: str = "original"  # One of VERSIONS; with `best`, cleaned versions replace training crops.
-    shard_bytes: int = 2**29  # The largest size of a shard of webdataset in bytes (512 MiB, ours).
+    version: str = "original"  # One of VERSIONS. With "best", cleaned versions replace training crops.
+    shard_bytes: int = 2**29  # The largest size in bytes of a shard of the format webdataset (512 MiB, ours).
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -64,13 +63,13 @@ class ExportOptions:
 
 @dataclass(frozen=True)
 class ExportedFace:
-    """One accepted face, with all data of the face that an export may contain."""
+    """An accepted face, with all of its data that an export may contain."""
 
     face_id: str
     identity_id: str
     split: str
-    image: Path  # PNG file of the aligned crop of 512 px, or of the cleaned version of the crop.
-    landmarks5: tuple[float, ...]  # The points x, y, x, y ... in photo pixels.
+    image: Path  # PNG file of the aligned crop of 512 px, or of the cleaned version that replaces it.
+    landmarks5: tuple[float, ...]  # The five points as x, y, x, y ... in photo pixels.
     landmarks68: tuple[float, ...] | None
     # The keys are PHOTO_FACTS and MEASURES. If cleaned versions are exported, `version` and `parent` are
     # keys too. `parent` is the sha256 of the original crop.
@@ -85,7 +84,8 @@ class ExportedPair:
     target: str
     references: tuple[str, ...]
     similarities: tuple[float, ...]  # Cosine similarity of each reference and the target.
-    gap_days: tuple[int | None, ...]  # Days between each reference and the target; None if a date is unknown.
+    # Days between the photos of each reference and of the target. None if a date is unknown.
+    gap_days: tuple[int | None, ...]
     split: str
 
     def select(self, references: Sequence[str]) -> ExportedPair:
@@ -108,10 +108,12 @@ class Selection:
     pairs: tuple[ExportedPair, ...]
     lq: dict[str, Path] = field(default_factory=dict)  # maps a target to the PNG file of its frozen low-quality image
     lq_sha256: dict[str, str] = field(default_factory=dict)
-    embeddings: dict[str, np.ndarray] = field(default_factory=dict)  # Unit embeddings, float32 (d,), by face id; or {}.
-    recognizer: dict[str, Any] = field(default_factory=dict)  # Facts about the model of the embeddings; or {}.
-    policy: str = "identity"  # The value of --split-by; with `photos`, one person may be in several splits.
-    # Maps (kind, reason) to a count; the kind is faces, targets or references.
+    # Maps a face id to its unit embedding, float32 (d,).
+    embeddings: dict[str, np.ndarray] = field(default_factory=dict)
+    # Facts about the model of the embeddings. Empty without embeddings.
+    recognizer: dict[str, Any] = field(default_factory=dict)
+    policy: str = "identity"  # The value of --split-by. With "photos", a person may be in several splits.
+    # Maps (kind, reason) to a count. The kind is "faces", "targets" or "references".
     left_out: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def pairs_of(self, split: str) -> list[ExportedPair]:
@@ -126,9 +128,9 @@ class Selection:
         return {pair.split for pair in self.pairs if pair.target in self.lq}
 
     def with_pairs(self, pairs: Sequence[ExportedPair], left_out: Counter[tuple[str, str]]) -> Selection:
-        """Returns the selection with only these pairs, and only the low-quality images of their targets.
+        """Returns a copy with only these pairs and with the low-quality images of their targets.
 
-        A face stays if it is in one of the pairs, or in one of the splits of the options.
+        A face stays if it is in one of the pairs or in a split of the options.
         """
         in_pairs = {face for pair in pairs for face in (pair.target, *pair.references)}
         faces = {key: face for key, face in self.faces.items() if face.split in self.options.splits or key in in_pairs}
@@ -139,9 +141,9 @@ class Selection:
         return replace(self, pairs=tuple(pairs), faces=faces, lq=lq, lq_sha256=hashes, left_out=left_out)
 
     def with_faces(self, face_ids: set[str], reason: str) -> Selection:
-        """Returns a copy that keeps the faces `face_ids`, and all faces that are in a pair.
+        """Returns a copy with only the faces `face_ids` and the faces that are in a pair.
 
-        All other faces are counted as left out, with this reason.
+        The other faces are counted as left out for `reason`.
         """
         face_ids = face_ids | {face for pair in self.pairs for face in (pair.target, *pair.references)}
         faces = {key: face for key, face in self.faces.items() if key in face_ids}
@@ -150,10 +152,12 @@ class Selection:
 
 
 def select_for_export(ledger: Ledger, options: ExportOptions) -> Selection:
-    """Returns the faces to export and their pairs. A face must be accepted, in a split, and allowed by consent.
+    """Returns the faces to export and their pairs.
 
-    References that are not selected are removed from their pair. A pair without a reference is left out.
-    Raises BadInput if the split or the frozen set of the options does not exist, or if there is no face to export.
+    A face is exported if it is accepted, has a split, and its consent does not forbid its use.
+
+    References that are not exported are removed from their pairs. A pair without references is left out. Raises
+    BadInput if the split or the frozen set of the options does not exist, or if there is no face to export.
     """
     if options.split not in (*SPLITS, "all"):
         raise BadInput(f"--split {options.split} is not a split. Write train, val or test, or leave --split out.")
@@ -187,7 +191,7 @@ def select_for_export(ledger: Ledger, options: ExportOptions) -> Selection:
 
 
 def _select_versions(ledger: Ledger, options: ExportOptions) -> dict[str, CleanedVersion]:
-    """Returns a dict that maps face id to the cleaned version to export. Only training faces have cleaned versions.
+    """Returns a dict that maps the id of a training face to the cleaned version to export.
 
     The versions are from the newest iteration.
     """
@@ -205,9 +209,9 @@ def _select_versions(ledger: Ledger, options: ExportOptions) -> dict[str, Cleane
 def _select_faces(
     ledger: Ledger, options: ExportOptions, versions: Mapping[str, CleanedVersion]
 ) -> tuple[dict[str, ExportedFace], dict[str, str]]:
-    """Returns the faces that may be exported, and a dict of reasons.
+    """Returns the faces that may be exported.
 
-    The dict gives the reason for each accepted face that must not be exported.
+    Also returns a dict that maps the id of each other accepted face to the reason why it must not be exported.
     """
     refused = set(ledger.query(_REFUSED_FACES, list(CONSENT_REFUSALS)).to_series())
     faces, reasons = {}, {}
@@ -246,7 +250,7 @@ def _image_path(dataset: Path, face_id: str, version: CleanedVersion | None) -> 
 
 
 def _label_version(version: CleanedVersion | None) -> dict[str, str | None]:
-    """Returns the facts `version` and `parent`, which distinguish a cleaned version from an original crop."""
+    """Returns the facts `version` and `parent`, which say whether an image is a cleaned version or an original crop."""
     if version is None:
         return {"version": "original", "parent": None}
     return {"version": f"{version.iteration}/{version.round}", "parent": version.parent}
@@ -276,7 +280,7 @@ def _add_lq(ledger: Ledger, selection: Selection) -> Selection:
 
 
 def _add_embeddings(ledger: Ledger, selection: Selection) -> Selection:
-    """Returns the selection with the embeddings of its faces. The path of the recognizer's file is left out."""
+    """Returns the selection with the embeddings of its faces, and with facts about the recognizer except its path."""
     face_ids, embeddings = ledger.read_embeddings(sorted(selection.faces))
     models = [
         {"file": model.file, "sha256": model.sha256, "licence": model.licence, "dim": model.dim}
@@ -287,7 +291,7 @@ def _add_embeddings(ledger: Ledger, selection: Selection) -> Selection:
 
 
 def drop_targets_without_lq(selection: Selection, splits: set[str]) -> Selection:
-    """Returns the selection without the targets of these splits that have no low-quality image."""
+    """Returns the selection without those targets of `splits` that have no low-quality image."""
     rest = [pair for pair in selection.pairs if pair.split not in splits or pair.target in selection.lq]
     reason = "not_in_lq_set" if selection.options.lq_set else "needs_lq_set"
     return selection.with_pairs(rest, Counter({("targets", reason): len(selection.pairs) - len(rest)}))

@@ -1,8 +1,8 @@
 """Finds the cleaned versions of training targets, and reads the history of a face.
 
-`likeness iterate` restores blurred, noisy or blocky training targets. A restored target is called a cleaned version.
-A trainer or an export uses cleaned versions only if the user asks for them. Only faces of the training split have
-cleaned versions in use. All other code reads the original crops, and the original crops never change.
+`likeness iterate` restores blurred, noisy or blocky training targets. A restored target is called a cleaned version. A
+training or an export uses cleaned versions if the user asks for them, and only for faces of the training split. All
+other code reads the original crops, which never change.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from manifests.ledger.records import CleanedVersion
 
 VERSIONS_FOLDER = "versions"
 NOT_IN_TRAIN = "not_in_train"
-HISTORY_TABLES = ("versions", "training_images")  # these tables contain the history of a face
+HISTORY_TABLES = ("versions", "training_images")  # the tables that contain the history of a face
 
 _NEWEST_ITERATION = """
     SELECT split_part(unit, '/', 1) AS iteration FROM stages
@@ -37,7 +37,10 @@ _STRAY_VERSIONS = """
 
 
 def version_path(dataset: Path, iteration: str, round_: int, face_id: str) -> Path:
-    """Returns the path of the PNG of a version. The PNG has the image size of the iteration's recipe."""
+    """Returns the path of the PNG file of a cleaned version.
+
+    The size of the image is that of the iteration's recipe.
+    """
     return dataset / VERSIONS_FOLDER / iteration / str(round_) / face_id[:2] / f"{face_id}.png"
 
 
@@ -55,18 +58,18 @@ def find_newest_iteration(ledger: Ledger) -> str | None:
 def select_best_versions(ledger: Ledger, iteration: str, before: int | None = None) -> dict[str, CleanedVersion]:
     """Returns a dict that maps face id to the newest accepted version of the face.
 
-    Faces without an accepted version are not in the dict. With `before`, the function reads only rounds whose number is
-    below `before`. No cleaned picture gets into val or test. Therefore the dict leaves out faces of val and test. The
-    dict also leaves out training faces that are references of a target in val or test, as --split-by photos allows.
+    Faces without an accepted version are not in the dict. With `before`, only rounds with a lower number count. Cleaned
+    pictures must not get into val or test. The dict therefore leaves out the faces of val and test. It also leaves out
+    training faces that are references of a target in val or test, which --split-by photos allows.
     """
     rows = ledger.query(_BEST_VERSIONS, iteration, before)
     return {row["face_id"]: CleanedVersion(**row) for row in rows.iter_rows(named=True)}
 
 
 def find_stray_versions(ledger: Ledger) -> list[CleanedVersion]:
-    """Returns a new row for each accepted version of a face outside the training split.
+    """Returns the rows of the accepted versions of faces outside the training split.
 
-    The new row has the status dropped and no file hash.
+    The returned rows are changed copies: their status is dropped, and they have no sha256.
     """
     return [
         replace(CleanedVersion(**row), sha256=None, status="dropped", reason=NOT_IN_TRAIN)
@@ -75,12 +78,12 @@ def find_stray_versions(ledger: Ledger) -> list[CleanedVersion]:
 
 
 def read_history(ledger: Ledger, faces: Iterable[str]) -> dict[str, list[dict[str, Any]]]:
-    """Returns a dict that maps face id to the list of the face's attempts, followed by the face's training rounds.
+    """Returns a dict that maps a face id to the attempts to clean the face, followed by the rounds that trained on it.
 
-    Attempts and training rounds are each ordered by iteration and round. An attempt has the kind `versions` and the
-    columns of the table `versions`. A training round has the kind `training_images` and the columns of the table
-    `training_images`. The `version` of a training round is the round of the cleaned version in use, or None for the
-    original crop.
+    The attempts are ordered by iteration and round, and so are the training rounds. An attempt has the kind `versions`
+    and the columns of the table `versions`. A training round has the kind `training_images` and the columns of the
+    table `training_images`. The `version` of a training round is the round whose cleaned version was used, or None for
+    the original crop.
     """
     face_ids = list(faces)
     history: dict[str, list[dict[str, Any]]] = {}
@@ -92,7 +95,7 @@ def read_history(ledger: Ledger, faces: Iterable[str]) -> dict[str, list[dict[st
 
 
 def describe_history(history: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Returns one sentence for each attempt to clean a face, and one for the training rounds of each iteration."""
+    """Returns one sentence for each attempt to clean a face, and one sentence for each iteration that trained on it."""
     sentences = []
     for row in history:
         if row["kind"] == "versions":

@@ -1,4 +1,4 @@
-"""Opens and rewrites the ledger's DuckDB file. An error of DuckDB becomes one sentence for the user."""
+"""Opens and rewrites the ledger's DuckDB file. Errors of DuckDB become one sentence for the user."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def open_connection(dataset: Path, write: bool, during_purge: bool, check_tables
         check_ledger_exists(dataset)
     con = _connect(path, write)
     try:
-        # a SELECT of the user may read the ledger only, and no other file
+        # a SELECT of the user must not read files other than the ledger
         con.execute("SET enable_external_access = false")
         if not check_tables:
             return con
@@ -65,7 +65,7 @@ def _connect(path: Path, write: bool) -> duckdb.DuckDBPyConnection:
     except OSError as error:
         raise LedgerError(f"Cannot open {path}: {error.strerror or error}.") from None
     except (duckdb.IOException, duckdb.ConnectionException) as error:
-        # DuckDB raises the same class of error for a locked file and for an unreadable file; only the texts differ
+        # a locked file and an unreadable file give the same class of error, with different texts
         text = str(error)
         if "Could not set lock" in text or "different configuration" in text:
             raise LedgerLocked(
@@ -82,17 +82,17 @@ def _connect(path: Path, write: bool) -> duckdb.DuckDBPyConnection:
 
 
 def _create(path: Path) -> None:
-    """Create an empty DuckDB file that is complete as soon as it has its name.
+    """Create an empty DuckDB file. The file gets its name when it is complete.
 
     DuckDB cannot open a new file that a killed process left unfinished.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.unlink(missing_ok=True)  # a killed process with the same process id may have left the file
+        temporary.unlink(missing_ok=True)  # an earlier process with the same process id may have left the file
         duckdb.connect(str(temporary)).close()
         with contextlib.suppress(OSError):
-            # A rename would replace a ledger that another process has just made. On a file system without hard links,
-            # `os.link` fails, and DuckDB makes the file when it opens the ledger.
+            # A link, unlike a rename, does not replace a ledger that another process has just made. On a file system
+            # without hard links, `os.link` fails. DuckDB then makes the file when it opens the ledger.
             os.link(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -101,9 +101,9 @@ def _create(path: Path) -> None:
 def rewrite_ledger(dataset: Path) -> None:
     """Copy all rows into a new file, and rename the new file to the ledger's name.
 
-    A DuckDB file keeps the bytes of deleted rows, and the new file does not contain these bytes. A killed process can
-    leave rows in DuckDB's folder of temporary files, so this folder is removed. During the copy no other process can
-    open the ledger. Raises LedgerError if the copy fails; the old ledger then stays.
+    A DuckDB file keeps the bytes of deleted rows. The new file does not contain these bytes. A killed process can leave
+    rows in DuckDB's folder of temporary files, so this folder is removed. No other process can open the ledger during
+    the copy. If the copy fails, raises LedgerError and keeps the old ledger.
     """
     path = Path(dataset) / LEDGER_NAME
     fresh = path.with_name(f".{LEDGER_NAME}.rewritten.tmp")
@@ -141,7 +141,7 @@ def explain_query_errors() -> Iterator[None]:
 
 
 def is_interrupt(error: Exception) -> bool:
-    """Returns whether Ctrl-C caused an error of DuckDB.
+    """Returns whether Ctrl-C caused this error of DuckDB.
 
     After Ctrl-C inside a statement, DuckDB raises a RuntimeError. After Ctrl-C during the scan of a Python table,
     DuckDB raises an error whose text contains KeyboardInterrupt.

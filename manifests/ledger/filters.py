@@ -24,7 +24,7 @@ from manifests.runtime.text import take_first_line
 
 _REASON = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
-# a predicate may use these columns: the measures of a face, and facts about its photo
+# The columns that a predicate may use. These are measures of a face.
 _FACE_COLUMNS: dict[str, Any] = {
     **dict.fromkeys(
         ("det_score", "inter_ocular_px", "yaw", "pitch", "roll", "sharpness", "blockiness", "noise", "exposure"),
@@ -39,7 +39,7 @@ _FACE_COLUMNS: dict[str, Any] = {
     "landmark_error": pl.Float32,
     "box": pl.List(pl.Float32),
 }
-_PHOTO_COLUMNS: dict[str, Any] = {  # the columns of PhotoFacts, in this order
+_PHOTO_COLUMNS: dict[str, Any] = {  # Facts about the photo of the face: the columns of PhotoFacts, in the same order.
     "width": pl.Int32,
     "height": pl.Int32,
     "jpeg_quality": pl.Int32,
@@ -47,7 +47,7 @@ _PHOTO_COLUMNS: dict[str, Any] = {  # the columns of PhotoFacts, in this order
 }
 COLUMNS = (*_FACE_COLUMNS, *_PHOTO_COLUMNS)
 
-# an example face whose measures are all 1; some errors of a predicate show only when the predicate is evaluated
+# An example face whose measures are all 1. Some errors of a predicate are found only when the predicate is evaluated.
 _EXAMPLE_FACE: dict[str, Any] = {
     "nth": [0],
     **{name: [1] for name in _FACE_COLUMNS},
@@ -56,7 +56,7 @@ _EXAMPLE_FACE: dict[str, Any] = {
     "gray": [True],
 }
 
-# a predicate may have only these nodes of DuckDB's syntax tree; subqueries, windows and stars are refused
+# The nodes of DuckDB's syntax tree that a predicate may contain. Subqueries, windows and stars are refused.
 _ALLOWED_NODES = {"COMPARISON", "CONJUNCTION", "OPERATOR", "FUNCTION", "CONSTANT", "COLUMN_REF", "CAST", "TYPE",
                   "BETWEEN", "CASE"}  # fmt: skip
 
@@ -64,20 +64,20 @@ _ALLOWED_NODES = {"COMPARISON", "CONJUNCTION", "OPERATOR", "FUNCTION", "CONSTANT
 class PhotoFacts(NamedTuple):
     """The facts about a photo that a predicate may use."""
 
-    width: int  # Pixels.
-    height: int  # Pixels.
-    jpeg_quality: int | None = None  # 1 to 100; None if the file is not a JPEG.
+    width: int  # In pixels.
+    height: int  # In pixels.
+    jpeg_quality: int | None = None  # The quality, from 1 to 100. None if the file is not a JPEG.
     gray: bool | None = None  # Whether the photo has no colours.
 
 
 def list_photo_facts(photo: Photo) -> PhotoFacts:
-    """Returns the facts that filters may use about a photo."""
+    """Returns the facts about a photo that a predicate may use."""
     return PhotoFacts(photo.width, photo.height, photo.jpeg_quality, photo.gray)
 
 
 @dataclass(frozen=True)
 class Filter:
-    """A predicate, and the reason that the ledger records for each removed face."""
+    """A predicate, and the reason that the ledger records for each face that the filter removes."""
 
     reason: str
     sql: str
@@ -87,8 +87,8 @@ class Filter:
 class FilterSet:
     """An ordered list of filters. A face gets the reason of the first filter that removes the face.
 
-    `test_filters` remove no face. If a test filter is true for a face of the split `test`, the face can be a reference,
-    but not a target.
+    `test_filters` remove no face. If the predicate of a test filter is true for a face of the split test, the face can
+    be a reference, but not a target.
     """
 
     name: str
@@ -121,7 +121,7 @@ def check_filters(filter_set: FilterSet) -> None:
 
 
 def list_columns(filter_set: FilterSet) -> set[str]:
-    """Returns the columns that the predicates of a filter set use. `check_filters` must have accepted the set."""
+    """Returns the columns that the predicates of `filters` use. `check_filters` must have accepted the set."""
     return {name for rule in filter_set.filters for name in list_filter_columns(rule)}
 
 
@@ -149,7 +149,7 @@ def find_removals(faces: Sequence[Face], photos: Sequence[PhotoFacts], filter_se
         try:
             truths = _evaluate(con, filter_set.filters)
         except duckdb.Error:
-            # the query evaluated all filters at once; evaluate them one by one to find the filter that failed
+            # the query evaluated all filters at once, so each filter is evaluated alone to find the one that failed
             for rule in filter_set.filters:
                 try:
                     _evaluate(con, (rule,))
@@ -165,17 +165,14 @@ def find_removals(faces: Sequence[Face], photos: Sequence[PhotoFacts], filter_se
 
 
 class _PredicateError(Exception):
-    """An error for a predicate that Likeness refuses.
-
-    The text of this error continues a sentence that begins with the predicate.
-    """
+    """Likeness refuses a predicate. The text of this error is the end of a sentence that begins with the predicate."""
 
 
 def _make_table(columns: dict[str, list[Any]]) -> pl.DataFrame:
     """Returns a table with the types of _FACE_COLUMNS and _PHOTO_COLUMNS, which DuckDB can read.
 
-    The table is a polars frame, because pyarrow would import pandas, if pandas is installed. The import of pandas took
-    a fifth of the time in which a worker process of curation imports its libraries (our measurement).
+    The table is a polars frame, because pyarrow would also import an installed pandas. This import took a fifth of the
+    time in which a worker process of curation imports its libraries (our measurement).
     """
     kinds = {"nth": pl.Int64, **_FACE_COLUMNS, **_PHOTO_COLUMNS}
     return pl.DataFrame({name: pl.Series(name, values, kinds[name], strict=False) for name, values in columns.items()})
@@ -183,7 +180,7 @@ def _make_table(columns: dict[str, list[Any]]) -> pl.DataFrame:
 
 def _evaluate(con: duckdb.DuckDBPyConnection, filters: Sequence[Filter]) -> list[np.ndarray]:
     """Returns one bool array (n,) for each filter: whether the filter removes each row of the table `incoming`."""
-    # a predicate may end with an SQL comment; the line break after the predicate ends the comment
+    # the line break after the predicate ends an SQL comment at the end of the predicate
     columns = ", ".join(f"coalesce((\n{rule.sql}\n), false) AS p{i}" for i, rule in enumerate(filters))
     result = con.execute(f"SELECT nth, {columns} FROM incoming ORDER BY nth").fetchnumpy()
     return [np.asarray(result[f"p{i}"], bool) for i in range(len(filters))]
@@ -216,7 +213,7 @@ def _check_predicate(rule: Filter) -> None:
             raise _PredicateError(f"cannot be evaluated: {take_first_line(error)}") from None
     if kind != "BOOLEAN":
         raise _PredicateError(f"gives {kind} instead of true or false: compare it with a value.")
-    # `yaw > 1) OR (yaw < 0` is valid SQL only between brackets, so the predicate is also parsed without brackets
+    # the predicate must also be valid without brackets: `yaw > 1) OR (yaw < 0` is valid only between brackets
     _parse_statement(f"SELECT 1 WHERE\n{rule.sql}\n")
 
 
@@ -263,9 +260,10 @@ def _column_name(node: dict[str, Any]) -> str:
 
 @cache
 def _open_database() -> duckdb.DuckDBPyConnection:
-    """Returns a database in memory that cannot read files or the network, and cannot change its settings.
+    """Returns a database in memory, in which predicates are evaluated.
 
-    The predicates of users are evaluated in this database, because predicates may come from strangers.
+    The database has no access to files and the network, and its settings cannot be changed, because a predicate may
+    come from a stranger.
     """
     return duckdb.connect(
         ":memory:",
@@ -281,9 +279,9 @@ def _open_database() -> duckdb.DuckDBPyConnection:
 
 @cache
 def _find_allowed_functions() -> frozenset[str]:
-    """Returns the names of the SQL functions whose value depends only on their arguments in one row.
+    """Returns the names of the SQL functions that a predicate may call.
 
-    For example, the functions random() and count() are not returned.
+    The value of such a function depends only on its arguments in one row. random() and count() are not such functions.
     """
     with _open_database().cursor() as con:
         rows = con.execute(

@@ -8,8 +8,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from manifests.ledger.decisions.face_finder import measure_overlap
 from manifests.ledger.records import Face, Label, Photo
 
-# A label's box and a face's box match if their intersection over union is at least this number (ours). Users and other
-# detectors draw larger boxes than SCRFD: the box of a whole head has about twice the area of the box of its face.
+# A label's box and a face's box match if their intersection over union is at least this number (ours). The number is
+# low, because users and other detectors draw larger boxes than SCRFD. The box of a whole head has about twice the area
+# of the box of its face.
 MIN_LABEL_OVERLAP = 0.25
 
 
@@ -18,9 +19,10 @@ def match_labels(
 ) -> list[tuple[Label, Face | None]]:
     """Returns each label with its face, or with None if no face fits. The labels are sorted by photo and number.
 
-    The box and the face that overlap most are matched first. A face gets at most one label, and two faces of a photo
-    never get the same label. A label without a box belongs to the largest face of its photo that has no label yet.
-    `photos` maps a photo id to the row of the photo. `photos` must contain the photo of each label with a box.
+    A face gets at most one label. Labels with boxes are matched first, from the largest overlap of a box and a face to
+    the smallest. Among labels with boxes and the same text, only one gets a face of the photo. Then each label without
+    a box gets the largest face of its photo that has no label yet. `photos` maps a photo id to the row of the photo,
+    and must contain the photo of each label with a box.
     """
     labels_of: dict[str, list[Label]] = defaultdict(list)
     faces_of: dict[str, list[Face]] = defaultdict(list)
@@ -43,7 +45,8 @@ def _match_photo(
     label_of_number = {label.number: label for label in labels}
     face_of_id = {face.face_id: face for face in faces}
     face_of: dict[int, Face] = {}
-    taken: set[str] = set()  # the ids of faces that already have a label, and the labels that already have a face
+    # The ids of faces that already have a label, and the texts of labels that already have a face
+    taken: set[str] = set()
     for overlap, number, face_id in sorted(overlaps):
         text = label_of_number[number].label
         if -overlap >= MIN_LABEL_OVERLAP and number not in face_of and taken.isdisjoint((face_id, f"label {text}")):
@@ -62,10 +65,12 @@ def select_labels_of_faces(
 ) -> list[Label]:
     """Returns the labels that belong to the faces `face_ids`, or that may name one of these faces.
 
-    Use this function to erase names. `faces` are all faces that labels may belong to, including the faces `face_ids`.
-    A label that belongs to no face may name a face if the box of the label contains the centre of the face.
+    If the faces are erased, these labels must be erased too. `faces` are all faces to which labels may belong,
+    including the faces `face_ids`. A label that belongs to no face may name a face whose centre is in the box of the
+    label.
     """
-    centres: dict[str, list[tuple[float, float]]] = defaultdict(list)  # maps a photo id to centres of faces
+    # Maps a photo id to the centres of its faces in `face_ids`
+    centres: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for face in faces:
         if face.face_id in face_ids:
             centres[face.photo_id].append(((face.box[0] + face.box[2]) / 2, (face.box[1] + face.box[3]) / 2))

@@ -1,7 +1,7 @@
 """Records and reads the result of the last search for leaks.
 
-`curate` and `likeness leaks` record the result, and `manifest check` reads the result. The result contains counts, and
-a hash of the splits and pairs that were searched. The result names no face.
+`curate` and `likeness leaks` record the result, and `manifest check` reads the result. The result contains the number
+of leaks of each kind, and a hash of the splits and pairs that were searched. It names no face.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ def hash_splits(ledger: Ledger, removed: Collection[str] = ()) -> str:
 
 
 def plan_audit_update(ledger: Ledger, removed: Collection[str]) -> list[DetailUpdate]:
-    """Returns the update of the recorded result that keeps the result valid when the faces `removed` are removed.
+    """Returns the update with which the recorded result stays valid when the faces `removed` are removed.
 
-    A removal puts no face into another split, so no new search is needed. The counts do not change until the next
-    search.
+    No new search is needed, because a removal puts no face into another split. The counts stay the same until the next
+    search. Returns an empty list if the recorded result is not valid now.
     """
     for stage, unit, config_hash, detail in read_units(ledger, STAGE):
         if detail["splits"] == hash_splits(ledger):
@@ -56,12 +56,14 @@ def record_audit(ledger: Ledger, result: dict[str, Any]) -> None:
 
 
 def is_audit_recorded(ledger: Ledger, result: dict[str, Any]) -> bool:
-    """Returns whether `result` is recorded as the result of a search in the present splits."""
+    """Returns whether the ledger has recorded exactly this `result` for the present splits."""
     return ledger.read_detail(STAGE) == {**result, "splits": hash_splits(ledger)}
 
 
 def find_audit_problems(ledger: Ledger) -> list[str]:
-    """Returns a sentence for each kind of leak, or one sentence if the present splits were not searched for leaks."""
+    """Returns a sentence for each kind of leak that the last search found.
+
+    If the present splits were not searched, returns only one sentence that says so."""
     if not len(ledger.query("SELECT 1 FROM splits WHERE status = 'ok' LIMIT 1")):
         return []
     audit, command = ledger.read_detail(STAGE), f"`likeness leaks {ledger.dataset}`"

@@ -1,4 +1,4 @@
-"""The class Ledger opens the ledger of a dataset, reads its rows and writes rows."""
+"""Has the class Ledger, which opens the ledger of a dataset, and reads and writes its rows."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from manifests.runtime.text import take_first_line
 from manifests.runtime.versions import code_version, tool_versions
 
 Row = TypeVar("Row")
-# (table, column, values): delete the rows of the table whose column has one of the values
+# (table, column, values): the rows of `table` in which `column` has one of `values` are deleted
 Deletion = tuple[str, str, Sequence[str]]
-# (stage, unit, config hash, detail): write the detail into the row of `stages` that has the first three values
+# (stage, unit, config hash, detail): in `stages`, the row with this stage, unit and config hash gets this detail
 DetailUpdate = tuple[str, str, str, dict[str, Any]]
 
 STREAM_ROWS = 65_536  # largest number of rows in a batch of `Ledger.stream` (ours)
@@ -48,17 +48,17 @@ class Ledger:
     def __init__(self, con: duckdb.DuckDBPyConnection, dataset: Path) -> None:
         self._con = con
         self.dataset = dataset
-        self._newest: datetime | None = None  # the newest time in `stages`; None if it was not read yet
+        self._newest: datetime | None = None  # the newest time in `stages`; None before it was read
 
     @classmethod
     def open(cls, dataset: Path, write: bool = False, during_purge: bool = False, check_tables: bool = True) -> Ledger:
         """Open DATASET/manifest.duckdb. With `write`, a missing ledger is created.
 
-        A process that has opened this ledger before can pass `check_tables` as False. Then the version and the columns
-        of the ledger are not read again. To read them takes a fifth of the time of opening.
+        With `check_tables` False, the version and the columns of the ledger are not checked. A process that has opened
+        this ledger before can save a fifth of the time in this way.
 
-        After an interrupted purge, the dataset may still contain data of a purged person. Only the purge itself uses
-        `during_purge`, which opens a dataset whose purge is unfinished.
+        After an interrupted purge, the dataset may still contain data of a purged person. It is opened only with
+        `during_purge`, which only the purge itself uses.
 
         If `dataset` or a folder above it is a file, raises BadInput with `write`, and LedgerMissing without `write`.
         Raises LedgerMissing if there is no ledger to read, LedgerLocked if another process uses the ledger, and
@@ -91,7 +91,7 @@ class Ledger:
                 )
             try:
                 return self._con.sql(sql, params=list(parameters)).pl()
-            except pl.exceptions.PolarsError as error:  # polars has no types for intervals and unions
+            except pl.exceptions.PolarsError as error:  # for example, polars has no types for intervals and unions
                 why = take_first_line(error)
                 raise BadInput(
                     f"The query of the ledger returns a column of a type that cannot be shown ({why}). "
@@ -134,11 +134,11 @@ class Ledger:
         name, key = TABLES[kind]
         columns = ", ".join(field.name for field in dataclasses.fields(cast(Any, kind)))
         found = self._fetch(f"SELECT {columns} FROM {name} WHERE {where} ORDER BY {', '.join(key)}", *parameters)
-        # this is half of the time of reading many rows, and a list comprehension takes half the time of a generator
+        # this line takes half of the time of reading many rows; with a generator, it would take twice as long
         return [kind(*[tuple(value) if value.__class__ is list else value for value in row]) for row in found]
 
     def find_finished(self, stage: str, config: Any) -> set[str]:
-        """Returns the units of a stage that a run with the same configuration has finished."""
+        """Returns the finished units of a stage that have this configuration."""
         sql = "SELECT unit FROM stages WHERE stage = ? AND config_hash = ?"
         return {unit for (unit,) in self._fetch(sql, stage, hash_config(config))}
 
@@ -193,7 +193,7 @@ class Ledger:
         return result
 
     def _map_shard(self, name: str) -> np.ndarray:
-        """Returns a shard as a memory map, so that only the rows that are used are read."""
+        """Returns a shard as a memory map, from which only the needed rows are read."""
         try:
             return np.asarray(np.load(shard_path(self.dataset, name), mmap_mode="r"))
         except ARRAY_ERRORS:
@@ -219,13 +219,13 @@ class Ledger:
     ) -> None:
         """Write the rows of one or more units of a stage, and mark the units as finished, in one transaction.
 
-        A new row replaces an old row with the same key. `replace` lists classes of records. A table whose class is in
-        `replace` loses all old rows. `delete` lists the rows to delete before the new rows are written. `details`
-        changes the recorded facts of units that finished earlier. `detail` contains facts about the new units.
-        `started` is the time at which the new units started.
+        A new row replaces an old row with the same key. `replace` lists classes of records whose tables lose all other
+        old rows. `delete` lists the rows to delete before the new rows are written. `details` changes the recorded
+        details of units that finished earlier. `detail` has facts about the new units. `started` is the time at which
+        the new units started.
 
-        Raises LedgerError if a row breaks a rule of the schema, or if the disk is full. If LedgerError is raised,
-        nothing is written.
+        Raises LedgerError if a row breaks a rule of the schema, or if the disk is full. Nothing is written in this
+        case.
         """
         by_kind: dict[type, list[Record]] = {}
         for row in rows:
@@ -238,7 +238,8 @@ class Ledger:
             for *unit, changed in details:
                 where = "WHERE stage = ? AND unit = ? AND config_hash = ?"
                 self._con.execute(f"UPDATE stages SET detail = ? {where}", [json.dumps(changed, sort_keys=True), *unit])
-            # DuckDB refuses to insert a key that the same transaction deleted, so such rows are replaced, not deleted
+            # rows whose keys are written again must not be deleted, because DuckDB would refuse their keys in this
+            # transaction
             for kind in replace:
                 table, keys = TABLES[kind]
                 new_keys = [tuple(getattr(row, key) for key in keys) for row in by_kind.get(kind, [])]
@@ -272,7 +273,7 @@ class Ledger:
         )
 
     def _roll_back(self) -> None:
-        with contextlib.suppress(duckdb.Error):  # after a failed COMMIT there is no transaction left to roll back
+        with contextlib.suppress(duckdb.Error):  # after a failed COMMIT, no transaction is open
             self._con.execute("ROLLBACK")
 
     def _mark(
@@ -291,7 +292,7 @@ class Ledger:
             "started": started or end,
             "finished": end,
         }
-        if len(units) == 1:  # a table takes 5.3 ms, and parameters take 3.4 ms
+        if len(units) == 1:  # for one row, parameters take 3.4 ms, and a table takes 5.3 ms
             marks = ", ".join("?" * len(_STAGE_COLUMNS))
             self._con.execute(
                 f"INSERT OR REPLACE INTO stages VALUES ({marks})",
@@ -312,7 +313,7 @@ class Ledger:
         return self._newest
 
     def _delete_others(self, table: str, keys: tuple[str, ...], new_keys: list[tuple[Any, ...]]) -> None:
-        """Delete the rows of a table except the rows whose key is one of the new keys."""
+        """Delete the rows of a table whose keys are not in `new_keys`."""
         if not new_keys:
             self._con.execute(f"DELETE FROM {table}")
             return

@@ -1,7 +1,7 @@
 """Creates the tables of a new ledger, and refuses a ledger of another version.
 
-The file tables_and_columns.sql describes the tables of the newest version. A ledger's own version is in its table
-`migrations`.
+The file tables_and_columns.sql describes the tables of the newest version. The table `migrations` of a ledger has the
+version of the ledger.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SCHEMA_VERSION = 1
 _CREATE_MIGRATIONS = """CREATE TABLE migrations (
     version INTEGER PRIMARY KEY, purpose VARCHAR NOT NULL, applied TIMESTAMP NOT NULL)"""
 
-# A statement that reads no row, and fails if a table or a column is missing.
+# This statement reads no row. It fails if a table or a column is missing.
 _SELECT_ALL_COLUMNS = "SELECT 1 FROM " + ", ".join(
     f"(SELECT {', '.join(field.name for field in fields(kind))} FROM {table} LIMIT 0)"
     for kind, (table, _) in TABLES.items()
@@ -37,9 +37,9 @@ def read_version(con: duckdb.DuckDBPyConnection) -> int:
 
 
 def refuse_newer(version: int, where: str) -> None:
-    """Raises LedgerTooNew if a version is newer than SCHEMA_VERSION.
+    """Raises LedgerTooNew if `version` is newer than SCHEMA_VERSION.
 
-    The error message names the ledger by the path `where`.
+    `where` is the path of the ledger for the message.
     """
     if version > SCHEMA_VERSION:
         raise LedgerTooNew(
@@ -49,9 +49,9 @@ def refuse_newer(version: int, where: str) -> None:
 
 
 def refuse_other_columns(con: duckdb.DuckDBPyConnection, where: str) -> None:
-    """Raises LedgerError if a table lacks a column, because a development version of Likeness made the ledger."""
+    """Raises LedgerError if a table or a column is missing. Development versions of Likeness made such ledgers."""
     with contextlib.suppress(duckdb.CatalogException, duckdb.BinderException):
-        # this statement takes 5 ms, and the list of all columns takes 25 ms
+        # this statement takes 5 ms; to list all columns takes 25 ms
         con.execute(_SELECT_ALL_COLUMNS)
         return
     rows = con.execute("SELECT table_name, column_name FROM information_schema.columns").fetchall()
@@ -66,9 +66,7 @@ def refuse_other_columns(con: duckdb.DuckDBPyConnection, where: str) -> None:
 
 
 def create_schema(con: duckdb.DuckDBPyConnection, where: str) -> None:
-    """Create all tables in an empty database, in one transaction.
-
-    A ledger that already has the newest version is not changed.
+    """Create all tables in an empty database, in one transaction. A ledger that has its tables is not changed.
 
     Raises LedgerTooNew for a newer ledger. Raises LedgerError for a database that another program made.
     """

@@ -1,9 +1,9 @@
 """Chooses which copy of a picture is the original, and says why the other copies are not.
 
-Copies of one picture show the same face, so their measures can be compared. First, copies of about the same size form a
-group. The best group has the most real detail: a smaller copy has lost detail, and an enlarged copy has gained no
-detail. The copies in the best group are compared by a list of questions. The first question whose answers differ
-decides.
+Copies of one picture show the same face, so their measures can be compared. First, the copies are divided into groups
+of about the same size. The best group has the most real detail. A smaller copy has lost detail, and an enlarged copy
+has gained no detail. Then a list of questions compares the copies in the best group. The first question with different
+answers decides.
 """
 
 from __future__ import annotations
@@ -16,26 +16,25 @@ import numpy as np
 
 from manifests.ledger.records import Face, Photo
 
-# Copies belong to one group if the distances between their eyes differ by less than this factor (ours). The landmarks
-# of copies of equal size differ by up to 5%.
+# Copies belong to one group if the distances between their eyes differ by less than this factor (ours). In copies of
+# equal size, these distances differ by up to 5%.
 _SAME_SIZE = 1.08
-# A larger copy is better only if it has this many octaves more detail for each octave by which it is larger (ours).
-# With .05, Likeness chose the original in 95% of 96 comparisons with a copy of half the size, and in 95% of 96
+# For each octave (factor of 2) by which a copy is larger, it must have this many octaves more detail to be better
+# (ours). With .05, Likeness chose the original in 95% of 96 comparisons with a copy of half the size, and in 95% of 96
 # comparisons with an enlarged copy.
 _LEAST_GAIN = 0.05
-# Artefacts of strong compression are measured as detail. Therefore the detail of a JPEG of quality below 50 is reduced
-# by this number of octaves (ours). At quality 30, the measured detail is too high by .2 octaves at the median, and by
-# at most .5.
+# The measure of detail also counts artefacts of strong compression. The detail of a JPEG of quality below 50 is
+# therefore reduced by this number of octaves (ours). At quality 30, the measure was too high by .2 octaves at the
+# median, and by .5 octaves at most.
 _ARTEFACTS = 0.3
-# The limits of the questions (ours). Each limit says how far a copy may be from the median of its group. In this order,
-# the limits are octaves of detail, a share of clipped pixels, a share of a border, a ratio of the areas of the
-# pictures, degrees of roll and degrees of yaw.
+# How far a copy may be from the median of its group (ours): octaves of detail, share of clipped pixels, share of the
+# picture that is a border, ratio of the shown areas, degrees of roll, degrees of yaw.
 _SOFTER, _CLIPPED, _FRAMED, _CROPPED, _ROLLED, _MIRRORED = 0.12, 0.03, 0.1, 0.8, 2.5, 8.0
-_COMPRESSED = 50  # a JPEG below this quality shows artefacts (ours)
+_COMPRESSED = 50  # a JPEG of a quality below this number counts as strongly compressed (ours)
 
 _LOSSLESS = ("PNG", "TIFF", "BMP", "JPEG2000")
 # The rank of each format (ours). A file whose format has a lower rank is more likely the original. Cameras write RAW,
-# and telephones write HEIF and JPEG. Other formats, such as WebP, are mostly made by web sites.
+# and phones write HEIF and JPEG. Web sites write most files in other formats, such as WebP.
 _RANKS = {"RAW": 0, **dict.fromkeys(_LOSSLESS, 1), "HEIF": 2, "JPEG": 3, "MPO": 3}
 
 SMALLER = "is smaller"
@@ -49,11 +48,11 @@ class Copy:
 
     face: Face
     photo: Photo
-    repeats: bool = False  # whether the photo shows one person twice, as a strip or a collage
+    repeats: bool = False  # whether the photo shows one person twice, for example in a collage
 
     @property
     def is_compressed(self) -> bool:
-        """Returns whether the file is a JPEG of low quality."""
+        """Returns whether the file is a strongly compressed JPEG."""
         return (self.photo.jpeg_quality or 100) < _COMPRESSED
 
     @property
@@ -63,14 +62,14 @@ class Copy:
 
     @property
     def area(self) -> float:
-        """Returns the area of the picture, divided by the square of the distance between the eyes."""
+        """Returns the area that the picture shows, in units of the squared distance between the eyes."""
         return self.photo.width * self.photo.height / max(self.face.inter_ocular_px, 1e-3) ** 2
 
 
 def _exceed(values: Sequence[float], margin: float) -> list[bool]:
-    """Returns for each value whether it is more than `margin` above the median.
+    """Returns for each value whether it exceeds the median by more than `margin`.
 
-    The median of two values is the lower value.
+    For an even number of values, the median is the lower of the two values in the middle.
     """
     return [value > sorted(values)[(len(values) - 1) // 2] + margin for value in values]
 
@@ -80,18 +79,19 @@ def _find_frames(copies: Sequence[Copy]) -> list[bool]:
 
 
 def _find_crops(copies: Sequence[Copy]) -> list[bool]:
-    """Returns for each copy whether it shows less than the share _CROPPED of what the median copy shows.
+    """Returns for each copy whether it shows less than _CROPPED times the median area.
 
-    Copies with a border do not count for the median. The median of two values is the higher value.
+    The median is that of the copies without a border. For an even number of values, it is the higher value in the
+    middle.
     """
     whole = [copy.area for copy, framed in zip(copies, _find_frames(copies), strict=True) if not framed]
     return [copy.area < _CROPPED * sorted(whole)[len(whole) // 2] for copy in copies]
 
 
 def _find_turned(copies: Sequence[Copy]) -> list[bool]:
-    """Returns for each copy whether it is turned or mirrored, compared with most copies.
+    """Returns for each copy whether it is turned or mirrored in comparison with most copies.
 
-    For one or two copies, every value is False.
+    With fewer than three copies, all values are False.
     """
     if len(copies) < 3:
         return [False] * len(copies)
@@ -100,10 +100,10 @@ def _find_turned(copies: Sequence[Copy]) -> list[bool]:
 
 
 def _find_conversions(copies: Sequence[Copy]) -> list[int]:
-    """Returns the rank of the format of each copy. A file with a lower rank is more likely the original.
+    """Returns a rank for each copy. A copy with a lower rank is more likely the original.
 
-    If a lossless and a lossy file have the same pixels, the lossless file was made from the lossy file, and has the
-    highest rank. If the pixels differ, the lossy file was made from the lossless file.
+    The rank is that of the format, with one exception. If a lossless file has the same pixels as a lossy file, it was
+    made from the lossy file, and gets a high rank.
     """
     lossy_pixels = {copy.face.crop_sha256 for copy in copies if copy.photo.format not in _LOSSLESS} - {None}
     return [
@@ -114,8 +114,8 @@ def _find_conversions(copies: Sequence[Copy]) -> list[int]:
     ]
 
 
-# Each question is a phrase that continues "this copy", and a function that returns a number for each copy of a group.
-# The phrase describes the copies with the greater numbers. A copy with a greater number is less likely the original.
+# Each question has a function that returns a number for each copy of a group. A copy with a greater number is less
+# likely the original. The phrase describes such a copy, and continues a sentence that begins with "this copy".
 _QUESTIONS: tuple[tuple[str, Callable[[Sequence[Copy]], Sequence[float]]], ...] = (
     ("has no colours", lambda copies: [bool(copy.photo.gray) for copy in copies]),
     ("was converted to fewer colours", lambda copies: [" " in (copy.photo.format or "") for copy in copies]),
@@ -134,11 +134,11 @@ NO_BETTER = "is no better"
 def choose_original(copies: Sequence[Copy]) -> tuple[int, list[str]]:
     """Returns the index of the original, and the reason why each other copy is not the original.
 
-    Each reason continues a sentence that begins with "this copy". The reason of the original is an empty text. If no
-    question decides, the largest face is the original. If several faces are the largest, the face with the smallest id
-    is the original. If a copy has no measure of detail, the largest copies are the best group. A photo that shows one
-    person twice can be the original only if every photo shows one person twice. The result does not depend on the order
-    of the copies.
+    Each reason continues a sentence that begins with "this copy". The reason of the original is an empty text. If all
+    answers are equal, the largest face is the original. Among several largest faces, the face with the smallest id is
+    the original. If a copy has no measure of detail, the group of the largest copies is the best group. A photo that
+    shows one person twice can be the original only if all photos do so. The result does not depend on the order of the
+    copies.
     """
     single = [i for i, copy in enumerate(copies) if not copy.repeats] or list(range(len(copies)))
     groups = _group_by_size(copies, single)
@@ -171,9 +171,9 @@ def choose_original(copies: Sequence[Copy]) -> tuple[int, list[str]]:
 
 
 def _group_by_size(copies: Sequence[Copy], indices: Sequence[int]) -> list[list[int]]:
-    """Divides the indices of copies into groups of about the same size.
+    """Divides the indices of copies into groups of copies of about the same size.
 
-    If the copies of a group are sorted by size, each copy is less than _SAME_SIZE times as large as the copy before it.
+    In the order of size, a copy begins a new group if it is _SAME_SIZE times as large as the copy before it, or larger.
     """
     order = sorted(indices, key=lambda i: (copies[i].face.inter_ocular_px, copies[i].face.face_id))
     groups = [[order[0]]]
@@ -188,8 +188,8 @@ def _group_by_size(copies: Sequence[Copy], indices: Sequence[int]) -> list[list[
 def _rate_group(copies: Sequence[Copy], measured: bool) -> tuple[float, float]:
     """Returns a score of the detail of a group, and the size of its largest face.
 
-    The score is the greatest detail minus a number that grows with the size of the faces. If `measured` is False, at
-    least one copy has no measure of detail, and the score is 0.
+    The score is the greatest detail in the group, minus _LEAST_GAIN for each octave of the median size. If `measured`
+    is False, the score is 0, because at least one copy has no measure of detail.
     """
     sizes = [copy.face.inter_ocular_px for copy in copies]
     if not measured:

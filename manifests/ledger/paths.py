@@ -9,9 +9,9 @@ from manifests.runtime.files import find_blocking_file
 
 LEDGER_NAME = "manifest.duckdb"
 SPILL_NAME = f"{LEDGER_NAME}.tmp"  # DuckDB writes rows into this folder if they do not fit in memory.
-# a dataset has these folders; every file in these folders has a row in the ledger
+# The folders of a dataset in which every file has a row in the ledger.
 PARTS = ("faces", "embeddings", "lq", "versions")
-MAPS = "map"  # This folder contains the map of faces of `likeness review`. The map can be computed again.
+MAPS = "map"  # This folder contains the map of faces that `likeness review` computes.
 PENDING_NAME = "purge.pending"  # This file contains the plan of an unfinished purge.
 THUMBNAILS = "thumbnails"  # This folder contains the thumbnails of `likeness review`.
 VISIT_NAME = "review_visit.json"  # This file contains the faces that the user of `likeness review` has seen.
@@ -31,7 +31,7 @@ def shard_path(dataset: Path, shard: str) -> Path:
 def check_ledger_exists(dataset: Path) -> None:
     """Raises LedgerMissing if `dataset` is a file, or a folder without a ledger.
 
-    The commands call this function before slow imports, so that a user sees the error at once.
+    Commands call this function before slow imports, so that the user sees the error at once.
     """
     if (file := find_blocking_file(dataset)) is not None:
         raise LedgerMissing(f"{file} is a file, but a dataset is a folder: name another folder.")

@@ -11,25 +11,23 @@ from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, Model
 from manifests.runtime.text import format_count
 
-# these patterns match ids, hashes, and URIs in the form of `uri_of`
+# these patterns match ids, hashes, and the URIs that `uri_of` makes
 _WORDS = ("p-[0-9a-f]+|[0-9a-f]+", "file://[A-Za-z0-9_.~%/-]+")
-# The query cuts the text of every row into words, and joins the words with the texts to search for. For a million rows,
-# a join of words is much faster than a comparison of every row with every text.
+# Counts the words in the rows of a table that are among the searched texts. For a million rows, this is much faster
+# than a comparison of every row with every text.
 _COUNT_WORDS = """SELECT count(*) AS n FROM (SELECT unnest(regexp_extract_all(t::VARCHAR, ?)) AS word FROM {} t)
                   WHERE word IN (SELECT unnest(?::VARCHAR[]))"""
 
-# Conditions on a target's row of `faces`. If one of the conditions is true, the target shows less detail than its size
-# suggests. The placeholder of ENLARGED is the size of the target in pixels. The target is made from a crop of 512 px,
-# and `upsample` is the scale from the photo to this crop.
+# Conditions on the row of a target in `faces`. Such a target shows less detail than its size suggests. ENLARGED is true
+# if the target has more pixels than the photo has in the same place. {} is the size of the target in pixels, and
+# `upsample` is the scale from the photo to the crop of 512 px. PADDED is true if more than 2% of the crop lies outside
+# the photo (ours).
 ENLARGED = "upsample * {} > 512"
 PADDED = "outside > 0.02"
 
 
 def read_recognizers(ledger: Ledger) -> list[Model]:
-    """Returns the recognizers that the ledger names.
-
-    After a complete curation, the ledger names exactly one recognizer.
-    """
+    """Returns the recognizers that the ledger names. After a complete curation, there is exactly one."""
     return ledger.read_rows(Model, "role = 'recognizer'")
 
 
@@ -48,7 +46,7 @@ def read_recognizer(ledger: Ledger) -> Model:
 
 
 def is_curation_finished(ledger: Ledger) -> bool:
-    """Returns whether the last `likeness curate` reached its end. Without a curation, the result is True."""
+    """Returns whether the last `likeness curate` reached its end. Returns True for a dataset without a curation."""
     return bool(ledger.read_detail("curate").get("finished", True))
 
 
@@ -80,17 +78,16 @@ def read_set_hashes(ledger: Ledger, lq_set: str) -> dict[str, str]:
 
 
 def read_set_detail(ledger: Ledger, lq_set: str) -> dict[str, Any] | None:
-    """Returns the facts that `degrade` recorded at the start of a frozen set, or None if no set has this name.
+    """Returns the facts that `degrade` recorded when it began a frozen set, or None if no set has this name.
 
-    The facts contain `faces`, the face ids of the set. The facts also contain `engine`, except for a set of the exact
-    engine.
+    The key `faces` has the face ids of the set. The key `engine` is missing if the exact engine made the set.
     """
     frame = ledger.query("SELECT detail FROM stages WHERE stage = 'degrade' AND unit = ?", lq_set)
     return json.loads(frame["detail"][0]) if len(frame) else None
 
 
 def count_poor_targets(ledger: Ledger, faces: Sequence[str], size: int) -> tuple[int, int]:
-    """Returns how many targets of `size` px are enlarged, and how many have more than 2% outside their photo (ours)."""
+    """Returns how many of these targets of `size` px fulfil the condition ENLARGED, and how many fulfil PADDED."""
     row = ledger.query(
         f"SELECT count(*) FILTER ({ENLARGED.format('?')}), count(*) FILTER ({PADDED}) FROM faces "
         "WHERE list_contains(?, face_id)",
@@ -101,7 +98,7 @@ def count_poor_targets(ledger: Ledger, faces: Sequence[str], size: int) -> tuple
 
 
 def count_mentions(ledger: Ledger, texts: Sequence[str]) -> tuple[int, list[str]]:
-    """Returns the number of rows in all tables, and one phrase for each table that contains one of the texts.
+    """Returns the number of rows of all tables, and a phrase for each table that contains at least one of the texts.
 
     The texts are ids, hashes and URIs. The search covers every column.
     """

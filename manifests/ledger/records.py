@@ -1,4 +1,7 @@
-"""Defines the classes of the ledger's rows. The file tables_and_columns.sql explains each field of the classes."""
+"""Has a class for the rows of each table of the ledger.
+
+The file tables_and_columns.sql explains each field of the classes.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 SPLITS = ("train", "val", "test")
-DOUBTFUL_PERSON = "doubtful_person"  # The reason in a row of `splits`: the person's faces may show strangers.
-NEAR_DUPLICATE = "near_duplicate"  # The reason of a face that was dropped because another face is the same picture.
+# A reason in the table `splits`: the faces of the person may show several strangers.
+DOUBTFUL_PERSON = "doubtful_person"
+# The reason of a face that was dropped because another face in use shows the same picture.
+NEAR_DUPLICATE = "near_duplicate"
 
 
 @dataclass(frozen=True)
@@ -253,7 +258,7 @@ Record = (
     | TrainingImage
 )
 
-# maps a class of records to its table, and to the key columns of this table
+# maps a class to its table, and to the key columns of this table
 TABLES: dict[type, tuple[str, tuple[str, ...]]] = {
     File: ("files", ("uri",)),
     Photo: ("photos", ("photo_id",)),

@@ -1,9 +1,10 @@
 """Copies the crops, the frozen sets and the ledger of a dataset into a folder of an object store.
 
-The dataset stays complete on the local disk, and all commands use the local files. `curate --store` names the folder in
-the store, and the ledger records it. `curate` and `degrade` copy at their end what has changed. Each file is written
-with one request, so a reader never sees a part of a file. The card of a frozen set is written after the files of the
-set, then SHA256SUMS, and at last the ledger. The erasure of faces deletes their files in the store too.
+The dataset stays complete on the local disk, and all commands use the local files. The user names the folder in the
+store with `curate --store`, and the ledger records it. At their end, `curate` and `degrade` copy the files that have
+changed. Each file is written with one request, so a reader never sees a part of a file. Crops and images are written
+first, then the other files of the frozen sets, then the cards of the sets, then SHA256SUMS, and last the ledger. When
+faces are erased, their files in the store are deleted too.
 """
 
 from __future__ import annotations
@@ -26,15 +27,17 @@ from manifests.stores.requests import check_writable, send_file
 from manifests.stores.store_path import STORE_MARKER, StorePath, parse_path
 
 STAGE = "store"
-SUMS = "SHA256SUMS"  # In the store: the sha256 and the name of each copied file, as the program sha256sum reads them.
-_CARD = "card.json"  # degrade/frozen/set_files.py defines the files of a set
-_REQUESTS_AT_ONCE = 16  # number of files that are copied at the same time (ours)
+# This file in the store has the sha256 and the name of each copied file, in the form that sha256sum reads.
+SUMS = "SHA256SUMS"
+_CARD = "card.json"  # The file degrade/frozen/set_files.py defines the files of a set.
+_REQUESTS_AT_ONCE = 16  # Number of files that are copied at the same time (ours).
 
 
 def choose_store(ledger: Ledger, store: Path, key: bytes) -> None:
-    """Records the folder in a store into which the dataset is copied. `key` is the key of the dataset.
+    """Records the folder `store`, into which the dataset is copied. `key` is the secret key of the dataset.
 
-    Raises BadInput if the folder cannot be written, if it contains other files, or if the dataset has another folder.
+    Raises BadInput if the folder cannot be written, if it contains other files, or if the dataset already has another
+    folder in a store.
     """
     if not isinstance(store, StorePath):
         raise BadInput(
@@ -55,10 +58,11 @@ def choose_store(ledger: Ledger, store: Path, key: bytes) -> None:
 
 
 def copy_to_store(dataset: Path, progress: Progress = lambda *_: None) -> list[str]:
-    """Copies everything that has changed since the last copy. Returns notices.
+    """Copies the files that have changed since the last copy. Returns notices for the user.
 
-    Does nothing if the dataset has no folder in a store. Files in `faces` and `lq` of the store are deleted if the
-    ledger does not know them. A file that is missing or changed on the local disk is not copied. Raises StoreError.
+    Does nothing if the dataset has no folder in a store. Files that the ledger does not have are deleted in the folders
+    `faces` and `lq` of the store. A local file that is missing, or whose sha256 is not the recorded one, is not copied.
+    Raises StoreError if the store fails.
     """
     with Ledger.open(dataset) as ledger:
         store = _find_store(ledger)
@@ -70,7 +74,7 @@ def copy_to_store(dataset: Path, progress: Progress = lambda *_: None) -> list[s
     unknown = [name for name in there if name.startswith(("faces/", "lq/")) and name not in wanted]
     todo = [name for name, sha256 in wanted.items() if name not in there or sums.get(name) != sha256]
     if unknown or not sums.keys().isdisjoint(todo):
-        # If the copy is interrupted, SHA256SUMS names no file whose bytes are uncertain.
+        # SHA256SUMS must not name these files during the copy, because the copy may be interrupted.
         sums = {name: sha256 for name, sha256 in sums.items() if name in wanted and name not in todo}
         _write_sums(store, sums)
     _run(lambda name: (store / name).unlink(), unknown)
@@ -100,8 +104,9 @@ def copy_to_store(dataset: Path, progress: Progress = lambda *_: None) -> list[s
 def erase_from_store(ledger: Ledger, faces: Iterable[str]) -> None:
     """Deletes the files of these faces in the store, and the copy of the ledger, which names the faces.
 
-    The local files must be erased before. The files beside the images of frozen sets are copied again, because they
-    have changed. The next `curate` or `degrade` copies the ledger again. Raises StoreError.
+    Call this function after the local files were erased. The files beside the images of frozen sets are copied again,
+    because they have changed. The next `curate` or `degrade` copies the ledger again. Raises StoreError if the store
+    fails.
     """
     store, erased = _find_store(ledger), set(faces)
     if store is None or not erased:
@@ -123,7 +128,10 @@ def erase_from_store(ledger: Ledger, faces: Iterable[str]) -> None:
 
 
 def _find_store(ledger: Ledger) -> StorePath | None:
-    """Returns the folder of the dataset in a store, or None. Raises BadInput if the folder is not the dataset's own."""
+    """Returns the folder of the dataset in a store, or None.
+
+    Raises BadInput if the folder belongs to another dataset.
+    """
     detail = ledger.read_detail(STAGE)
     if not detail:
         return None
@@ -148,8 +156,8 @@ def _is_ours(store: StorePath, dataset: str) -> bool:
 def _list_files(ledger: Ledger) -> dict[str, str]:
     """Returns the sha256 of every crop and of every file of the frozen sets, by its name in the dataset.
 
-    The ledger has no hashes of the files beside the images of a set that is not finished, or that lost images. These
-    files are hashed.
+    If a set is unfinished or lost images, the ledger has no hashes of the files beside its images. These files are then
+    hashed.
     """
     crops = ledger.query("SELECT face_id, crop_sha256 FROM faces WHERE crop_sha256 IS NOT NULL ORDER BY face_id")
     images = ledger.query("SELECT 'lq/' || lq_set || '/' || face_id || '.png', sha256 FROM degradations ORDER BY 1")

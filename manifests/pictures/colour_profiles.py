@@ -1,7 +1,7 @@
 """Converts the colours of a picture from its ICC colour profile to sRGB.
 
-The library LittleCMS (Pillow's ImageCms) does the conversion. A profile that differs from sRGB by at most one of 255
-levels counts as sRGB. A picture whose profile counts as sRGB keeps its samples.
+The library LittleCMS (Pillow's ImageCms) does the conversion. A profile counts as sRGB if it differs from sRGB by at
+most one 8-bit level. A picture with such a profile keeps its samples.
 """
 
 from __future__ import annotations
@@ -15,31 +15,31 @@ from PIL import Image, ImageCms
 
 Convert = Callable[[Image.Image], Image.Image]
 
-# A profile that differs from sRGB by at most this many 8-bit levels counts as sRGB (ours). Programs round the curve of
-# an sRGB profile differently.
+# A profile that differs from sRGB by at most this many 8-bit levels counts as sRGB (ours). The sRGB profiles of
+# different programs differ a little, because the programs round the curve differently.
 SAME_AS_SRGB = 1
-# number of levels for each channel (ours): a profile is compared with sRGB at 17 x 17 x 17 colours
+# A profile is compared with sRGB at 17 x 17 x 17 colours: this number of levels for each channel (ours).
 _LATTICE = 17
-# number of levels for each channel (ours): the conversion from sRGB to a profile is interpolated between 52 x 52 x 52
-# colours
+# The conversion from sRGB to a profile is interpolated between 52 x 52 x 52 colours: this number of levels for each
+# channel (ours).
 _FINE_LATTICE = 52
-# Browsers and photo editors use relative colorimetric intent with black point compensation by default. Threads share a
-# transform, so NOCACHE forbids LittleCMS to cache the last pixel in the transform.
+# Browsers and photo editors use the relative colorimetric intent with black point compensation by default. NOCACHE
+# forbids LittleCMS to cache the last pixel in a transform, because threads share the transform.
 _INTENT = ImageCms.Intent.RELATIVE_COLORIMETRIC
 _FLAGS = ImageCms.Flags.BLACKPOINTCOMPENSATION | ImageCms.Flags.NOCACHE
 
 
 class BrokenProfile(Exception):
-    """A colour profile cannot be read, or belongs to another kind of picture."""
+    """A colour profile cannot be read, or does not fit the channels of the picture."""
 
 
 @lru_cache(maxsize=16)
 def srgb_conversion(icc: bytes, mode: str) -> Convert | None:
     """Returns the function that converts a picture of this Pillow mode with this ICC profile to sRGB.
 
-    `mode` is L, RGB, RGBA, CMYK or LAB. A picture in mode RGBA stays RGBA, and a picture in any other mode becomes
-    RGB. Returns None if the profile is sRGB. Returns None for a gray picture if the profile has sRGB's tone curve.
-    Raises BrokenProfile if the profile cannot be used.
+    `mode` is L, RGB, RGBA, CMYK or LAB. A picture in mode RGBA stays RGBA, and a picture in any other mode becomes RGB.
+    Returns None if no conversion is needed: the profile is sRGB, or the picture is gray and the profile has sRGB's tone
+    curve. Raises BrokenProfile if the profile cannot be used.
     """
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
@@ -61,7 +61,7 @@ def srgb_conversion(icc: bytes, mode: str) -> Convert | None:
 
 
 def _gray_conversion(transform: ImageCms.ImageCmsTransform) -> Convert | None:
-    """Returns a conversion for gray pictures that uses a table of 256 levels, so that gray stays exactly gray."""
+    """Returns a conversion for gray pictures. The conversion uses a table of 256 levels, so gray stays exactly gray."""
     ramp = np.arange(256, dtype=np.uint8)[None]
     table = np.asarray(transform.apply(Image.fromarray(ramp)))[0, :, 1]
     if int(np.abs(table.astype(int) - ramp[0]).max()) <= SAME_AS_SRGB:
@@ -71,14 +71,14 @@ def _gray_conversion(transform: ImageCms.ImageCmsTransform) -> Convert | None:
 
 @lru_cache(maxsize=4)
 def own_conversion(icc: bytes, mode: str) -> Callable[[np.ndarray], np.ndarray] | None:
-    """Returns the function that converts sRGB to the colours of a profile: the inverse of `srgb_conversion`.
+    """Returns the function that converts sRGB to the colours of a profile. This is the inverse of `srgb_conversion`.
 
     `mode` is L, RGB, CMYK or LAB. The function maps float32 (n, 3), sRGB in 0..255, to float32 (n, channels) in 0..255,
     without rounding. Gray is computed from the green channel. Returns None if the profile is sRGB. Raises BrokenProfile
     if the profile cannot be used.
     """
-    # scipy.interpolate is imported here, because curation never calls this function. The import took 30% of the
-    # time in which a worker process of curation imports its libraries (our measurement).
+    # Curation never calls this function. Therefore scipy.interpolate is imported here. In a worker process of curation,
+    # this import would take 30% of the time for imports (our measurement).
     from scipy.interpolate import RegularGridInterpolator
 
     to_srgb = srgb_conversion(icc, mode)
@@ -93,8 +93,8 @@ def own_conversion(icc: bytes, mode: str) -> Callable[[np.ndarray], np.ndarray] 
         transform = ImageCms.buildTransform(_srgb(), profile, "RGB", mode, _INTENT, _FLAGS)
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError) as error:
         raise BrokenProfile(str(error)) from None
-    # LittleCMS rounds its results to 8 bits. So LittleCMS converts only a lattice of sRGB colours. The result of any
-    # other colour is interpolated between the results of the lattice, and is not rounded.
+    # LittleCMS rounds its results to 8 bits. It therefore converts only a lattice of sRGB colours. The other colours
+    # are interpolated between the results for the lattice, without rounding.
     axis = np.linspace(0, 255, _FINE_LATTICE)
     lattice = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1)
     whole = Image.fromarray(lattice.round().astype(np.uint8).reshape(-1, _FINE_LATTICE, 3))

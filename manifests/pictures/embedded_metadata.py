@@ -1,4 +1,4 @@
-"""Reads the XMP packet of a picture file, without decoding its pixels if the format allows it."""
+"""Reads the XMP packet of a picture file. If the format allows it, the pixels are not decoded."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _ORIENTATION, _XMP = 274, 700  # tags of EXIF 2.32 and TIFF
 
 @dataclass(frozen=True)
 class EmbeddedMetadata:
-    """The XMP packet of a picture file, and how the decoder turns the picture."""
+    """The XMP packet of a picture file, and the EXIF orientation that the decoder applies to the picture."""
 
-    xmp: bytes = b""  # Empty if the file has no packet.
-    # The EXIF orientation (1 to 8) by which the decoder turns a HEIC, JPEG XL or RAW picture. None for a picture in
-    # another format, and for a picture whose library is missing.
+    xmp: bytes = b""  # The packet. Empty if the file has none.
+    # For a HEIC, JPEG XL or RAW picture: the EXIF orientation (1 to 8) that the decoder applies to turn the picture
+    # upright. None for other formats, and without the library of the format.
     turned_by: int | None = None
     is_raw: bool = False
 
@@ -34,13 +34,14 @@ def read_embedded_metadata(file: BinaryIO) -> EmbeddedMetadata:
         kind = find_kind(file)
         if kind is None:
             with open_header(file) as image:
-                # If the texts of a PNG come after the pixels, Pillow reads the texts when `read_exif` loads the pixels.
+                # The texts of a PNG may come after the pixels. Pillow reads such texts when `read_exif` loads the
+                # pixels.
                 exif = read_exif(image)
                 return EmbeddedMetadata(find_xmp(image, exif))
         if not is_installed(kind):
             return EmbeddedMetadata()
         exif, xmp = read_extra_metadata(file, kind)
-        # Some RAW formats have no EXIF block that can be read, so LibRaw reads the orientation.
+        # LibRaw reads the orientation of a RAW picture, because the EXIF block of some RAW formats cannot be read.
         orientation = read_raw_turn(file) if kind == RAW else exif.get(_ORIENTATION, 1)
         turned_by = orientation if orientation in range(1, 9) else 1
         return EmbeddedMetadata(xmp or to_bytes(exif.get(_XMP)), turned_by, kind == RAW)

@@ -1,4 +1,5 @@
-"""Recognizes HEIC, JPEG XL and camera RAW by their content, and decodes them with the libraries of Likeness's extras.
+"""Recognizes files in HEIC, JPEG XL and camera RAW by their content, and decodes them with the libraries of these
+extras:
 
     pip install 'likeness[heic]'   # pi-heif (BSD-3-Clause; its wheel bundles libheif and libde265, LGPL-3.0)
     pip install 'likeness[jxl]'    # pylibjxl (BSD-3-Clause)
@@ -20,7 +21,7 @@ from PIL import Image, TiffImagePlugin
 
 HEIC, JXL, RAW = "heic_not_installed", "jxl_not_installed", "raw_not_installed"
 OTHER_PICTURE = "other_picture_format"
-# maps a kind to (the module that decodes the kind, the name of the extra, the name of the kind)
+# maps a kind to three names: of the module that decodes it, of the extra, and of the format
 EXTRAS = {
     HEIC: ("pi_heif", "heic", "HEIC"),
     JXL: ("pylibjxl", "jxl", "JPEG XL"),
@@ -31,19 +32,19 @@ _JXL_STARTS = (b"\xff\x0a", b"\x00\x00\x00\x0cJXL \r\n\x87\n")
 # The first bytes of RAW files of Olympus, Panasonic, Fujifilm, Sigma, Minolta and Canon (CRW). The RAW files of other
 # cameras are TIFF files or ISO base media files.
 _RAW_STARTS = (b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FUJIFILMCCD-RAW", b"FOVb", b"\0MRM", b"II\x1a\0\0\0HEAPCCDR")
-# the first bytes of Photoshop, GIMP, OpenEXR, Radiance, JPEG XR, QOI, DirectDraw, PostScript, icon and PNM files
+# The first bytes of files of Photoshop, GIMP, OpenEXR, Radiance, JPEG XR, QOI, DirectDraw, PostScript, icons and PNM.
 _OTHER_STARTS = (
     *(b"8BPS", b"gimp xcf", b"v/1\x01", b"#?RADIANCE", b"#?RGBE", b"II\xbc\x01", b"qoif", b"DDS ", b"%!PS"),
     *(b"\0\0\x01\0", b"P1\n", b"P2\n", b"P3\n", b"P4\n", b"P5\n", b"P6\n", b"P7\n"),
 )
 _NEW_SUBFILE_TYPE, _PHOTOMETRIC, _SUB_IFDS, _DNG_VERSION = 254, 262, 330, 50706  # Tags of TIFF, TIFF/EP and DNG 1.7.
-_SENSOR_DATA = (32803, 34892)  # Values of _PHOTOMETRIC: colour filter array, linear raw.
+_SENSOR_DATA = (32803, 34892)  # The values of _PHOTOMETRIC for a colour filter array and for linear raw.
 
 
 def find_kind(file: BinaryIO) -> str | None:
-    """Returns the kind of a picture file: HEIC, JXL, RAW or OTHER_PICTURE. Returns None for any other file.
+    """Returns HEIC, JXL, RAW or OTHER_PICTURE for a picture file of such a kind. Returns None for any other file.
 
-    OTHER_PICTURE stands for picture formats that Likeness does not decode, with or without the extras.
+    OTHER_PICTURE is any picture format that Likeness recognizes but cannot decode, even with the extras.
     """
     file.seek(0)
     head = file.read(512)
@@ -77,12 +78,12 @@ def _find_tiff_kind(file: BinaryIO, head: bytes) -> str | None:
             return RAW
         if not (int(tags.get(_NEW_SUBFILE_TYPE, 0)) & 1 and _SUB_IFDS in tags):
             return None
-    except Exception:  # the tags are broken; the decoder of TIFF reports what is wrong with the file
+    except Exception:  # the tags are broken, and the decoder of TIFF will report this
         return None
     try:
         places = tags[_SUB_IFDS]
         parts = [_read_tags(file, head, at) for at in (places if isinstance(places, tuple) else (places,))]
-    except Exception:  # the tags are broken; the library of RAW reports what is wrong with the file
+    except Exception:  # the tags are broken, and the library of RAW will report this
         return RAW
     return RAW if any(part.get(_PHOTOMETRIC, _SENSOR_DATA[0]) in _SENSOR_DATA for part in parts) else OTHER_PICTURE
 
@@ -103,7 +104,9 @@ def is_installed(kind: str) -> bool:
 
 
 def open_extra(file: BinaryIO, kind: str, check_size: Callable[[int, int], None]) -> Image.Image:
-    """Returns a HEIC, JPEG XL or RAW picture, upright. `check_size` gets width and height before pixels are decoded.
+    """Returns a HEIC, JPEG XL or RAW picture, upright.
+
+    Calls `check_size` with width and height before it decodes pixels.
 
     Raises an error of the library if the file is broken. Raises NotImplementedError if the library does not know the
     camera or the compression.
@@ -117,8 +120,7 @@ def open_extra(file: BinaryIO, kind: str, check_size: Callable[[int, int], None]
 def read_extra_metadata(file: BinaryIO, kind: str) -> tuple[Image.Exif, bytes]:
     """Returns the EXIF block and the XMP packet of a HEIC, JPEG XL or RAW picture.
 
-    Of the RAW formats, only those that are TIFF files have an EXIF block that can be read. A broken EXIF block counts
-    as empty.
+    The EXIF block of a RAW picture is read only if the file is a TIFF file. A broken EXIF block counts as empty.
     """
     file.seek(0)
     exif = Image.Exif()
@@ -163,12 +165,15 @@ def _open_jxl(file: BinaryIO, check_size: Callable[[int, int], None]) -> Image.I
 
 
 def read_raw_turn(file: BinaryIO) -> int:
-    """Returns the EXIF orientation by which the decoder turns a RAW picture. Raises an error of rawpy."""
+    """Returns the EXIF orientation that the decoder applies to a RAW picture.
+
+    Raises an error of rawpy if the file is broken.
+    """
     import rawpy
 
     file.seek(0)
     with rawpy.imread(file) as raw:
-        # LibRaw's numbers: 3 turns by 180 degrees, 5 by 90 degrees to the left, and 6 by 90 degrees to the right
+        # in LibRaw, 3 is a turn by 180 degrees, 5 by 90 degrees to the left, and 6 by 90 degrees to the right
         return {3: 3, 5: 8, 6: 6}.get(raw.sizes.flip, 1)
 
 

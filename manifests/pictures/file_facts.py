@@ -1,4 +1,4 @@
-"""Reads facts about a picture's file that help to decide whether the picture is an original or a copy."""
+"""Reads facts about a picture's file. The facts help to decide whether the picture is an original or a copy."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ _CAMERA_TAGS = (271, 272)
 
 @dataclass(frozen=True)
 class FileFacts:
-    """Facts about the file of a picture."""
+    """Facts about the file of a picture, as it was before decoding."""
 
     format: str  # Pillow's name of the format, followed by " CMYK" or " palette" if the pixels are CMYK or palette.
-    jpeg_quality: int | None  # 1 to 100, from the quantisation table; None if the file is not a JPEG.
+    # The quality from 1 to 100, estimated from the quantisation table. None if the file is not a JPEG.
+    jpeg_quality: int | None
     camera: bool  # Whether the file names the camera that took the picture.
 
 
 def read_file_facts(image: Image.Image) -> FileFacts:
-    """Returns the facts about an open picture. Call this function before you convert the picture."""
+    """Returns the facts about an open picture. Call this function before the picture is converted."""
     suffix = {"CMYK": " CMYK", "P": " palette", "PA": " palette"}.get(image.mode, "")
     try:
         exif = image.getexif()
@@ -34,7 +35,7 @@ def read_file_facts(image: Image.Image) -> FileFacts:
 
 
 def _estimate_quality(image: Image.Image) -> int | None:
-    """Returns libjpeg's quality setting with which a JPEG was written, 1 to 100, or None if the file is not a JPEG."""
+    """Returns an estimate of libjpeg's quality setting of a JPEG, from 1 to 100, or None if the file is not a JPEG."""
     table = getattr(image, "quantization", {}).get(0)
     if not table or len(table) != LUMA_50.size:
         return None

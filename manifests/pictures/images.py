@@ -5,7 +5,7 @@ All code of Likeness that reads untrusted pictures uses this decoder.
     rgb = decode(path)                                   # uint8 RGB (H, W, 3), upright, sRGB
     picture = decode_picture(path, keep_original=True)   # the same pixels, a notice, and the file's own samples
 
-The decoder returns 8-bit RGB in sRGB, and converts pictures of other kinds.
+The decoder returns 8-bit RGB in sRGB, by these rules:
 
 A picture with an EXIF orientation is turned upright.
 Colours are converted to sRGB with the file's colour profile. A broken profile is ignored (notice BROKEN_PROFILE).
@@ -54,26 +54,26 @@ from manifests.pictures.metadata.photo_dates import PhotoDate, read_photo_date
 from manifests.pictures.original_samples import Original, find_white, has_alpha, read_original
 from manifests.pictures.stored_samples import StoredSamples, identify_samples, split_into_strips
 
-# Pillow refuses pictures with more pixels than this limit. The limit is twice Pillow's MAX_IMAGE_PIXELS, which is 2**30
-# // 4 // 3. The 102 megapixels of a medium-format camera are allowed.
+# The largest number of pixels that Pillow accepts: twice its MAX_IMAGE_PIXELS, which is 2**30 // 4 // 3. The 102
+# megapixels of a medium-format camera are allowed.
 MAX_PIXELS = 178_956_970
-# A JPEG that has more than `max_pixels` pixels, but at most this number times `max_pixels`, is decoded at half its
-# width and height (ours). The cameras of some phones write 200 megapixels.
+# A JPEG with more than `max_pixels` pixels is decoded at half its width and height if it has at most this number times
+# `max_pixels` pixels (ours). The cameras of some phones write 200 megapixels.
 _MAX_TIMES_HALVED = 4
-# The formats have Pillow's names. A phone's MPO file begins with a JPEG, and is decoded as this JPEG.
+# The names are those of Pillow. An MPO file of a phone begins with a JPEG, and is decoded as this JPEG.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "JPEG2000")
 
 BROKEN_PROFILE = "broken_colour_profile"
 HALF_SIZE = "read_at_half_size"
 
-# Each text explains a notice, as the end of a sentence that begins with a count of photos.
+# Maps a notice to the end of a sentence that begins with a count of photos.
 NOTICE_MEANINGS = {
     BROKEN_PROFILE: "with a broken colour profile, which was ignored",
     HALF_SIZE: f"of more than {MAX_PIXELS // 10**6} megapixels, decoded at half width and height",
 }
 
 OUT_OF_MEMORY = "out_of_memory"
-# Each text explains a reason of UndecodableImage, as the end of a sentence that begins with a file name.
+# Maps a reason of UndecodableImage to the end of a sentence that begins with a file name.
 MEANINGS = {
     "empty_file": "is empty",
     "not_an_image": f"is not a picture in a known format ({', '.join(FORMATS)})",
@@ -100,8 +100,8 @@ _TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     7: lambda rgb: cv2.flip(cv2.transpose(rgb), -1),
     8: lambda rgb: cv2.rotate(rgb, cv2.ROTATE_90_COUNTERCLOCKWISE),
 }
-# A broken picture can point to places outside its file. Therefore an OSError with one of these codes means that the
-# picture is broken. An OSError with a code that is not listed here comes from the disk.
+# An OSError with one of these codes means that the picture is broken, because a broken picture can point to places
+# outside its file. An OSError with any other code comes from the disk.
 _PICTURE_ERRNOS = (None, errno.EINVAL, errno.EOVERFLOW)
 
 
@@ -118,12 +118,12 @@ class UndecodableImage(Exception):
 
 @dataclass(frozen=True)
 class Picture:
-    """The result of `decode_picture`: a decoded picture."""
+    """The result of `decode_picture`."""
 
     rgb: np.ndarray  # The pixels: uint8 (H, W, 3), upright, sRGB.
     notice: str | None = None  # BROKEN_PROFILE, HALF_SIZE or None.
     original: Original | None = None  # None without `keep_original`.
-    facts: FileFacts | None = None  # Facts about the file; `decode_picture` always sets this field.
+    facts: FileFacts | None = None  # Facts about the file. `decode_picture` always sets this field.
     stored: StoredSamples | None = None  # None without `identify`.
     date: PhotoDate | None = None  # None without `identify`.
 
@@ -141,12 +141,12 @@ def decode_picture(
 ) -> Picture:
     """Decodes a picture by the rules at the top of this file.
 
-    With `identify`, the stored samples are hashed, and the date of the photo is read.
+    With `keep_original`, the result has the samples as the file stores them. With `identify`, the result has the hash
+    of the stored samples and the date of the photo.
 
-    An open file is read from its beginning. A JPEG with more pixels than `max_pixels`, but at most 4 * `max_pixels`
-    pixels, is read at half its width and height. Other pictures with more pixels than `max_pixels` are refused before
-    their pixels are decoded. Raises UndecodableImage if the picture cannot be decoded. Raises OSError if a path cannot
-    be read.
+    An open file is read from its beginning. A JPEG with more than `max_pixels` and at most 4 * `max_pixels` pixels is
+    read at half its width and height. Any other picture with more than `max_pixels` pixels is refused before its pixels
+    are decoded. Raises UndecodableImage if the picture cannot be decoded. Raises OSError if a path cannot be read.
     """
     if isinstance(source, Path):
         with source.open("rb") as opened:
@@ -169,11 +169,11 @@ def decode_picture(
                 date = _read_date(image, file, kind) if identify else None
                 original = read_original(image, file, orientation, notice is None) if keep_original else None
                 rgb, profile_notice = _convert_to_rgb(image)
-                # The conversion does not change the samples of a picture that is RGB and has neither profile nor alpha.
+                # The conversion keeps the samples of an RGB picture without a profile and without alpha.
                 is_plain = image.mode == "RGB" and not image.info.get("icc_profile") and not has_alpha(image)
                 samples = rgb if is_plain else None
                 stored = identify_samples(image, turned, orientation, samples) if identify else None
-            del image  # turning the picture upright needs the memory that is freed here
+            del image  # this frees memory that `turn_upright` needs
             return Picture(turn_upright(rgb, orientation), profile_notice or notice, original, facts, stored, date)
         except UndecodableImage:
             raise
@@ -183,7 +183,7 @@ def decode_picture(
             raise UndecodableImage("too_many_pixels", str(error).split(",")[0]) from None
         except MemoryError:
             raise UndecodableImage(OUT_OF_MEMORY) from None
-        except Exception as error:  # on broken files, Pillow raises many classes of errors, even SyntaxError
+        except Exception as error:  # for broken files, Pillow raises many classes of errors, even SyntaxError
             if isinstance(error, OSError) and error.errno not in _PICTURE_ERRNOS:
                 raise
             if isinstance(error, cv2.error) and error.code == cv2.Error.StsNoMem:
@@ -194,13 +194,13 @@ def decode_picture(
 
 
 def turn_upright(samples: np.ndarray, orientation: int) -> np.ndarray:
-    """Returns the stored samples of a picture with this EXIF orientation, turned upright."""
+    """Turns the stored samples of a picture with this EXIF orientation upright."""
     turn = _TURNS.get(orientation)
     return samples if turn is None else np.ascontiguousarray(turn(samples))
 
 
 def is_picture(path: Path) -> bool:
-    """Returns whether the first bytes of a file belong to a known picture format.
+    """Returns whether the first bytes of a file are those of a picture format that Likeness can decode.
 
     Raises OSError if the file cannot be read.
     """
@@ -221,7 +221,7 @@ def _accepts(name: str, start: bytes) -> bool:
 def open_header(file: BinaryIO) -> Image.Image:
     """Opens a picture in one of FORMATS and reads its header. The caller closes the picture.
 
-    A JPEG may exceed Pillow's limit of size, because it can be read at half size.
+    A JPEG may have more pixels than Pillow allows, because it can be read at half size.
     """
     file.seek(0)
     try:
@@ -235,7 +235,10 @@ def open_header(file: BinaryIO) -> Image.Image:
 
 
 def _open_kind(file: BinaryIO, kind: str, max_pixels: int) -> Image.Image:
-    """Decodes a picture of a kind that Pillow does not decode, or raises UndecodableImage with the kind as reason."""
+    """Decodes a picture of a kind that Pillow does not decode.
+
+    Without its library, raises UndecodableImage with the kind as the reason.
+    """
     if kind not in EXTRAS or not is_installed(kind):
         raise UndecodableImage(kind)
     try:
@@ -251,9 +254,10 @@ def _refuse_too_many(width: int, height: int, max_pixels: int) -> None:
 
 
 def _limit_pixels(image: Image.Image, max_pixels: int) -> str | None:
-    """If a JPEG is too large, tells Pillow to decode it at half size, and returns HALF_SIZE.
+    """Returns None if a picture has at most `max_pixels` pixels.
 
-    Returns None if the picture is not too large. Raises UndecodableImage if a picture is too large for the decoder.
+    If a larger JPEG can be decoded at half size, tells Pillow to do so, and returns HALF_SIZE. Raises UndecodableImage
+    for any other larger picture.
     """
     pixels = image.width * image.height
     if pixels <= max_pixels:
@@ -278,9 +282,9 @@ def _read_orientation(image: Image.Image) -> int:
 
 
 def _convert_to_rgb(image: Image.Image) -> tuple[np.ndarray, str | None]:
-    """Returns uint8 RGB (H, W, 3) in sRGB, not turned upright, and the notice.
+    """Returns uint8 RGB (H, W, 3) in sRGB, before the picture is turned upright, and a notice or None.
 
-    The notice is BROKEN_PROFILE if the colour profile was ignored, and None otherwise.
+    The notice is BROKEN_PROFILE if the colour profile was ignored.
     """
     strips = list(split_into_strips(image.width, image.height))
     white = 255.0

@@ -1,8 +1,8 @@
-"""Reads the parts of a JPEG that a new JPEG of the same photo needs, and encodes the new JPEG.
+"""Reads the parts of a JPEG that are needed to encode a changed picture in the same way, and encodes the new JPEG.
 
-If a JPEG is decoded to RGB and encoded again with the same tables, pixels that nobody changed differ by up to ten
-levels. The reasons are that RGB is rounded, and that the two chroma channels are enlarged and reduced. Likeness
-therefore reads the pixels as luma and chroma. Likeness enlarges the chroma by repeating each sample, and the encoder
+If a JPEG is decoded to RGB and encoded again with the same tables, even unchanged pixels differ by up to ten levels.
+One reason is that RGB is rounded. The other reason is that the two chroma channels are enlarged and then reduced.
+Likeness therefore reads the pixels as luma and chroma, and enlarges the chroma by repeating each sample. The encoder
 reverses this repetition exactly.
 """
 
@@ -19,23 +19,26 @@ from PIL import Image, JpegImagePlugin
 _HALF_CHROMA = 2
 # If a side of a JPEG has fewer pixels than this number, the chroma of the JPEG is not read at half size (ours).
 _MIN_SIDE = 16
-_ADOBE, _MPF = 0xEE, b"MPF\x00"  # a segment that the encoder writes itself, and one that points to other pictures
+# The marker of a segment that the encoder writes itself, and the start of a segment that points to other pictures
+_ADOBE, _MPF = 0xEE, b"MPF\x00"
 
 
 @dataclass(frozen=True)
 class JpegParts:
-    """Holds the stored samples of a JPEG, and how the JPEG was encoded."""
+    """The stored samples of a JPEG, and the settings with which it was encoded."""
 
-    # uint8 (H, W, 3): Y, Cb, Cr; None if the JPEG is gray, CMYK or stored as RGB, or was read at half size
+    # The samples Y, Cb and Cr, uint8 (H, W, 3). None for a JPEG that is gray, CMYK or stored as RGB, or that was read
+    # at half size.
     planes: np.ndarray | None
-    tables: list[list[int]]  # Quantisation tables of 64 values, one for luma and one for chroma, or one per channel.
-    subsampling: int  # The value 0 is 4:4:4, 1 is 4:2:2, 2 is 4:2:0. Other kinds are stored as 4:4:4.
+    # Quantisation tables of 64 values: one for luma and one for chroma, or one for each channel.
+    tables: list[list[int]]
+    subsampling: int  # 0 for 4:4:4, 1 for 4:2:2, and 2 for 4:2:0. All other kinds become 4:4:4.
     progressive: bool
     stored_as_rgb: bool
 
 
 def read_jpeg_parts(file: BinaryIO, whole: bool) -> JpegParts:
-    """Returns the parts of a JPEG. If `whole` is False, the planes are left out. Raises Pillow's errors."""
+    """Returns the parts of a JPEG, without `planes` if `whole` is False. Raises Pillow's errors."""
     image = _open(file)
     channels = [part[0] for part in image.layer]
     as_rgb = len(channels) == 3 and (image.info.get("adobe_transform") == 0 or channels == [82, 71, 66])
@@ -52,9 +55,9 @@ def read_jpeg_parts(file: BinaryIO, whole: bool) -> JpegParts:
 
 
 def encode_jpeg(image: Image.Image, parts: JpegParts, segments: bytes = b"") -> bytes:
-    """Returns a JPEG of a picture in mode YCbCr, L, RGB or CMYK, encoded in the same way as the JPEG of `parts`.
+    """Encodes a picture in mode YCbCr, L, RGB or CMYK with the settings of the JPEG from which `parts` was read.
 
-    `segments` are the metadata segments that `read_jpeg_segments` returned.
+    `segments` is the metadata that `read_jpeg_segments` returned.
     """
     buffer = io.BytesIO()
     image.save(
@@ -70,7 +73,7 @@ def encode_jpeg(image: Image.Image, parts: JpegParts, segments: bytes = b"") -> 
     if not segments:
         return data
     start = 2
-    if data[3] == 0xE0 and segments[1] == 0xE0:  # the encoder's JFIF header is replaced by the photo's own
+    if data[3] == 0xE0 and segments[1] == 0xE0:  # the JFIF header in `segments` replaces the JFIF header of the encoder
         start += 2 + int.from_bytes(data[4:6], "big")
     return data[:2] + segments + data[start:]
 
@@ -91,7 +94,7 @@ def read_jpeg_segments(data: bytes) -> bytes:
         if is_metadata and end <= len(data) and data[place + 4 : place + 8] != _MPF:
             kept.append(data[place:end])
         place = end
-    kept.sort(key=lambda segment: segment[1] != 0xE0)  # JFIF is the first segment
+    kept.sort(key=lambda segment: segment[1] != 0xE0)  # the JFIF segment must be the first
     return b"".join(kept)
 
 
@@ -106,7 +109,7 @@ def _read_planes(file: BinaryIO, subsampling: int) -> np.ndarray:
     image.draft("YCbCr", image.size)
     planes = np.array(image)
     if subsampling == _HALF_CHROMA and min(width, height) >= _MIN_SIDE:
-        # At half size, libjpeg decodes the chroma of 4:2:0 as it is stored, and does not interpolate it.
+        # At half size, libjpeg returns the stored chroma samples of 4:2:0, without interpolation.
         half = _open(file)
         half.draft("YCbCr", (width // 2, height // 2))
         chroma = np.asarray(half)[..., 1:]

@@ -1,4 +1,4 @@
-"""Holds the quantisation table that JPEG encoders scale to make the luma table of each quality."""
+"""The quantisation table from which JPEG encoders compute the luma table of each quality."""
 
 from __future__ import annotations
 

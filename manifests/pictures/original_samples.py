@@ -1,4 +1,4 @@
-"""Reads the samples of a picture file as they are stored, with the format, the depth and the metadata of the file."""
+"""Reads the samples of a picture file as the file stores them, and the format, depth and metadata of the file."""
 
 from __future__ import annotations
 
@@ -25,20 +25,21 @@ class Original:
     """
 
     samples: np.ndarray
-    mode: str  # Pillow's name of the channels of `samples`: L, LA, RGB, RGBA, CMYK or LAB.
+    mode: str  # Pillow's mode of `samples`: L, LA, RGB, RGBA, CMYK or LAB.
     file_format: str  # Pillow's name of the format, such as JPEG.
     depth: int  # Bits per channel: 8, 16 or 32.
-    orientation: int  # EXIF orientation, 1 to 8; 1 if the file has no orientation.
+    orientation: int  # EXIF orientation, from 1 to 8. It is 1 if the file has no orientation.
     icc_profile: bytes | None
     exif: bytes | None
     xmp: bytes | None
-    jpeg: JpegParts | None = None  # how a JPEG was encoded; None for other formats
+    jpeg: JpegParts | None = None  # the parts of a JPEG; None for other formats
 
 
 def read_original(image: Image.Image, file: BinaryIO, orientation: int, whole: bool) -> Original:
-    """Returns the samples of an open picture, and its file's format, depth, profile and metadata.
+    """Returns the samples of an open picture, and the format, depth, profile and metadata of its file.
 
-    `whole` is False for a JPEG that is read at half size. Raises ValueError if 16-bit samples cannot be read.
+    `whole` is False if the picture is a JPEG that is read at half size. Raises ValueError if 16-bit samples cannot be
+    read.
     """
     info, file_format = image.info, str(image.format)
     exif, xmp = info.get("exif"), info.get("xmp")
@@ -71,7 +72,7 @@ def read_original(image: Image.Image, file: BinaryIO, orientation: int, whole: b
 
 
 def _read_16_bit_colour(image: Image.Image, file: BinaryIO) -> tuple[np.ndarray, str]:
-    """Returns the samples of a picture with 16-bit colour or 16-bit gray and alpha, and their mode."""
+    """Returns the samples, and their mode, of a picture that has 16-bit colour, or 16-bit gray with alpha."""
     file.seek(0)
     stored = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)
     if stored is None:
@@ -89,10 +90,10 @@ def has_alpha(image: Image.Image) -> bool:
 
 
 def find_white(samples: np.ndarray) -> float:
-    """Returns the value of white in samples.
+    """Returns the value that stands for white in these samples.
 
-    For 8-bit and 16-bit samples, white is the largest integer. For 32-bit samples, white is 1 if no sample exceeds 1,
-    255 if no sample exceeds 255, and 65535 otherwise.
+    For 8-bit and 16-bit samples, this is the largest value of the type. For 32-bit samples, it is 1 if no sample
+    exceeds 1, 255 if the largest sample is above 1 and at most 255, and 65535 if a sample exceeds 255.
     """
     if samples.dtype.itemsize < 4:
         return float(np.iinfo(samples.dtype).max)
@@ -101,10 +102,10 @@ def find_white(samples: np.ndarray) -> float:
 
 
 def _has_16_bit_colour(image: Image.Image, file: BinaryIO) -> bool:
-    """Returns whether the file holds 16-bit colour. Pillow reduces 16-bit colour to 8 bit, but OpenCV does not."""
+    """Returns whether the file has 16-bit colour, which OpenCV reads completely and Pillow reduces to 8 bit."""
     if image.mode not in ("RGB", "RGBA", "LA"):
         return False
     if image.format == "PNG":
-        file.seek(24)  # byte 24 is the bit depth in the IHDR chunk, which is always the first chunk
+        file.seek(24)  # the first chunk is IHDR, and byte 24 of the file is its bit depth
         return file.read(1) == b"\x10"
     return image.format == "TIFF" and set(getattr(image, "tag_v2", {}).get(_TIFF_BITS, ())) == {16}

@@ -10,11 +10,12 @@ from zlib_ng import zlib_ng
 
 from manifests.errors import BadInput
 
-# The settings of frozen LQ images never change, because the ledger records the sha256 of each image.
+# The PNG settings of frozen LQ images. Never change these settings, because the ledger records the sha256 of each
+# image.
 LQ_PNG = (cv2.IMWRITE_PNG_COMPRESSION, 3, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_DEFAULT)
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_RGB, _FILTER_UP = 2, 2  # PNG's numbers for the colour type RGB and for the filter Up
+_RGB, _FILTER_UP = 2, 2  # the numbers of the colour type RGB and of the filter Up in PNG
 
 
 def encode_png(rgb: np.ndarray, settings: tuple[int, ...] = ()) -> bytes:
@@ -33,10 +34,10 @@ def encode_png(rgb: np.ndarray, settings: tuple[int, ...] = ()) -> bytes:
 def encode_png_quickly(rgb: np.ndarray) -> bytes:
     """Returns uint8 RGB (H, W, 3) as a PNG without metadata, in about half of the time of `encode_png`.
 
-    Each row is stored as its difference from the row above (PNG's filter Up), and with Huffman codes only. Photos
-    hardly repeat bytes, so a search for repeated bytes would save little. Such a search could also give other bytes on
-    another processor. The same pixels give the same bytes with the same version of zlib-ng. docs/speed.md has the
-    figures.
+    Each row is stored as its difference from the row above (PNG's filter Up), and compressed only with Huffman codes. A
+    search for repeated bytes would save little, because photos hardly repeat bytes. Such a search could also give other
+    bytes on another processor. The same pixels give the same bytes with the same version of zlib-ng. docs/speed.md has
+    measurements.
     """
     height, width = rgb.shape[:2]
     pixels = rgb.reshape(height, -1)
@@ -57,6 +58,6 @@ def _make_chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def decode_own_png(data: bytes) -> np.ndarray | None:
-    """Returns the pixels of a PNG that Likeness wrote, uint8 RGB (H, W, 3), or None if the data is broken or empty."""
+    """Decodes a PNG that Likeness wrote to uint8 RGB (H, W, 3). Returns None if the data is broken or empty."""
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
     return None if image is None else np.asarray(image)

@@ -1,8 +1,7 @@
-"""Hashes the samples of a picture file as they are stored, before they are turned upright or converted to sRGB.
+"""Hashes the samples of a picture file as the file stores them.
 
-A program that writes a rating, a title, a place or another orientation into a file keeps the stored samples. A
-lossy format has no exact samples: another version of the decoder may return other values. So the version of the decoder
-is recorded beside the hash.
+The hash recognizes a picture after a program has written a rating, a title, a place or another orientation into the
+file. The samples of a lossy format depend on the version of the decoder, so this version is recorded beside the hash.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from PIL import Image, features
 
 from manifests.runtime.versions import find_version
 
-# The library that decodes each lossy format, as Pillow names it. Formats without an entry are decoded by Pillow alone.
+# Maps a format to Pillow's name of the library that decodes it. Pillow itself decodes the other formats.
 _LIBRARIES = {
     "JPEG": "libjpeg_turbo",
     "TIFF": "libtiff",
@@ -25,33 +24,33 @@ _LIBRARIES = {
     "AVIF": "avif",
     "JPEG2000": "jpg_2000",
 }
-# The package that decodes each format of manifests/pictures/extra_formats.py
+# Maps each format of manifests/pictures/extra_formats.py to the package that decodes it.
 _PACKAGES = {"HEIF": "pi-heif", "JXL": "pylibjxl", "RAW": "rawpy"}
-# A picture is hashed and converted in strips of about this many pixels (ours). Pillow needs 4 bytes for each pixel of a
-# picture, and a conversion needs 4 more bytes for each pixel of a strip. With strips, the largest 8-bit picture needs
-# 1.2 GiB. A strip is also small enough for the cache of the processor.
+# A picture is hashed and converted in strips of about this many pixels (ours), because this saves memory. Pillow needs
+# 4 bytes for each pixel of the picture, and a conversion needs 4 more bytes only for each pixel of a strip. The largest
+# 8-bit picture needs 1.2 GiB. A strip also fits into the cache of the processor.
 STRIP = 2**18
 
 
 @dataclass(frozen=True)
 class StoredSamples:
-    """Identifies the stored samples of a file. The sha256 does not depend on the metadata of the file."""
+    """The identity of the stored samples of a file. The sha256 does not depend on the metadata of the file."""
 
     sha256: str
     orientation: int  # EXIF orientation, 1 to 8; 1 if the file has no orientation.
-    decoder: str  # The text of `describe_decoder`.
+    decoder: str  # The result of `describe_decoder`.
 
 
 def identify_samples(
     image: Image.Image, turned_by: int, orientation: int, samples: np.ndarray | None = None
 ) -> StoredSamples:
-    """Returns the identity of a loaded picture.
+    """Returns the identity of the stored samples of a loaded picture.
 
-    `samples` are the samples of the loaded picture, uint8 (H, W, 3), if the caller already has them. Reading them again
-    would take time.
+    `samples` are the samples of the loaded picture, uint8 (H, W, 3). A caller that already has the samples saves time
+    with this argument.
 
-    `turned_by` is the EXIF orientation by which Pillow turned the samples while it loaded them, or 1. `orientation` is
-    the EXIF orientation that the loaded picture still has.
+    `turned_by` is the EXIF orientation that Pillow applied while it loaded the picture, or 1. `orientation` is the EXIF
+    orientation that the loaded picture still has.
     """
     file_format = "JPEG" if image.format == "MPO" else str(image.format)  # a phone's MPO file begins with a JPEG
     sha256 = _hash_samples(image, turned_by, samples)
@@ -61,8 +60,8 @@ def identify_samples(
 def describe_decoder(file_format: str) -> str:
     """Returns the name of a format and the versions of its decoder.
 
-    An example is `JPEG, Pillow 12.0, libjpeg_turbo 3.1`. If this text changes, the decoder may return other samples for
-    the same file.
+    An example is `JPEG, Pillow 12.0, libjpeg_turbo 3.1`. A decoder with another text may return other samples for the
+    same file.
     """
     if (package := _PACKAGES.get(file_format)) is not None:
         return f"{file_format}, {package} {find_version(package)}"
@@ -72,14 +71,14 @@ def describe_decoder(file_format: str) -> str:
 
 
 def is_current(decoder: str | None) -> bool:
-    """Returns whether an earlier result of `describe_decoder` describes the decoder that is installed now."""
+    """Returns whether `decoder`, an earlier result of `describe_decoder`, describes the installed decoder."""
     return decoder is not None and describe_decoder(decoder.partition(",")[0]) == decoder
 
 
 def _hash_samples(image: Image.Image, turned_by: int, samples: np.ndarray | None) -> str:
     """Returns the sha256, in hex, of the mode, the size and the samples of a loaded picture.
 
-    The turn by the orientation `turned_by` is undone first. Palette pictures are hashed as RGB or RGBA.
+    First, the picture is turned back by the orientation `turned_by`. Palette pictures are hashed as RGB or RGBA.
     """
     mode = image.mode
     if mode in ("P", "PA"):
@@ -97,7 +96,8 @@ def _hash_samples(image: Image.Image, turned_by: int, samples: np.ndarray | None
     return digest.hexdigest()
 
 
-# EXIF orientation -> the operation that turns an upright picture back into the stored picture (EXIF 2.32, 4.6.4 A)
+# Maps an EXIF orientation to the operation that turns an upright picture back into the stored picture (EXIF 2.32, 4.6.4
+# A).
 _UNDO = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

@@ -24,7 +24,7 @@ def read_picture(path: Path) -> np.ndarray:
 
 
 def read_original_picture(path: Path) -> Picture:
-    """Decodes a file in this process. The result also has the samples as the file stores them, and their hash.
+    """Decodes a file in this process. The result also has the stored samples of the file and their hash.
 
     Raises BadInput if the file cannot be decoded.
     """
@@ -35,9 +35,9 @@ def read_original_picture(path: Path) -> Picture:
 def open_reader(limited: bool) -> Iterator[Read]:
     """Yields a function that reads a picture and returns the same array as `read_picture`.
 
-    If `limited`, a worker process reads the pictures within the limits of manifests/runtime/workers.py. The worker
-    process starts at the first picture. The function raises BadInput if a picture cannot be decoded, exceeds a limit or
-    ends the worker process.
+    If `limited` is true, a worker process with the limits of manifests/runtime/workers.py reads the pictures. The
+    worker process starts with the first picture. The yielded function raises BadInput if a picture cannot be decoded,
+    exceeds a limit, or ends the worker process.
     """
     with open_readers(limited) as (read, _):
         yield read
@@ -45,7 +45,7 @@ def open_reader(limited: bool) -> Iterator[Read]:
 
 @contextmanager
 def open_readers(limited: bool) -> Iterator[tuple[Read, ReadOriginal]]:
-    """Yields two functions that read pictures as `read_picture` and `read_original_picture` do.
+    """Yields two functions that return the same as `read_picture` and `read_original_picture`.
 
     `open_reader` explains `limited` and the errors. The two functions share one worker process.
     """

@@ -81,9 +81,9 @@ def test_an_orphan_crop_and_other_files_without_a_row(dataset):
     for name in ("faces/ab/.half.png.1.tmp", "embeddings/notes.txt", "lq/set/holiday.jpg"):
         write_atomically(dataset / name, b"")
     assert check_ledger(dataset) == [
-        "this file has no row: faces/ab/.half.png.1.tmp",
-        "this file has no row: embeddings/notes.txt",
-        "this file has no row: lq/set/holiday.jpg",
+        "the ledger has no row for this file: faces/ab/.half.png.1.tmp",
+        "the ledger has no row for this file: embeddings/notes.txt",
+        "the ledger has no row for this file: lq/set/holiday.jpg",
     ]
 
 
@@ -104,7 +104,7 @@ def test_a_tampered_a_missing_and_an_orphan_low_quality_image(dataset):
     frozen.rename(frozen.with_name("other.png"))
     assert check_ledger(dataset) == [
         f"this low-quality image is missing: set/{frozen.name}",
-        "this low-quality image has no row: lq/set/other.png",
+        "the ledger has no row for this low-quality image: lq/set/other.png",
     ]
 
 
@@ -113,7 +113,7 @@ def test_a_person_in_two_splits(dataset):
     one = next(row for row in rows if row.split == "train")
     tamper(dataset, replace(one, split="test"))
     found = check_ledger(dataset)
-    assert f"this identity is in more than one split: {one.identity_id}" in found
+    assert f"this person is in more than one split: {one.identity_id}" in found
     assert f"the tables `pairs` and `splits` name different splits for this target: {one.face_id}" in found
 
 
@@ -147,13 +147,13 @@ def test_rows_that_point_nowhere(dataset):
     )
     found = check_ledger(dataset)
     for line in (
-        "the photo of this file has no row: file:///gone",
-        f"the photo of this face has no row: {face.face_id}",
-        f"this face has an identity, but its status is not ok: {'2' * 32}",
-        f"the identity of this face has no row: {'2' * 32}",
+        "the ledger has no row for the photo of this file: file:///gone",
+        f"the ledger has no row for the photo of this face: {face.face_id}",
+        f"this face belongs to a person, but the status of the face is not ok: {'2' * 32}",
+        f"the ledger has no row for the person of this face: {'2' * 32}",
         f"this target is among its own references: {face.face_id}",
         f"a reference of this target is from the photo of the target: {face.face_id}",
-        f"the face of this low-quality image has no row: {'3' * 32}",
+        f"the ledger has no row for the face of this low-quality image: {'3' * 32}",
         f"this low-quality image is missing: set/{'3' * 32}.png",
         "this embedding shard is missing or broken: lost",
     ):

@@ -1,8 +1,8 @@
 """Writes the folder layout of CelebRef-HQ: `images/PERSON/NUMBER.png`, and a list of pictures for each split.
 
-A person's folder has five digits, and the pictures of a person are numbered from 0, as in DMDNet's examples. We have
-seen no split of CelebRef-HQ in DMDNet's repository. The lists `lists/SPLIT_image.txt` therefore are ours. `likeness
-manifest import --format labelled-folder --split-lists` reads the lists.
+A person's folder has five digits, and the pictures of a person are numbered from 0, as in DMDNet's examples. We saw no
+lists of splits in DMDNet's repository, so the lists `lists/SPLIT_image.txt` are ours. `likeness manifest import
+--format labelled-folder --split-lists` reads these lists.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ IMAGES, LISTS = "images", "lists"
 
 
 def keep(selection: Selection) -> Selection:
-    """Returns the faces of people with two faces or more, because loaders draw a target and a reference from a folder.
+    """Returns the selection without people who have only one face.
 
-    No face of a pair is left out, because a target and its references are faces of one person.
+    Loaders need two pictures in a folder: a target and a reference.
+
+    All faces of pairs stay, because a target and its references show one person.
     """
     people = Counter(face.identity_id for face in selection.faces.values())
     faces = {key: face for key, face in selection.faces.items() if people[face.identity_id] > 1}

@@ -3,8 +3,8 @@
 The layout follows SpecificLists.txt and main_test.py in the repositories of DMDNet and ASFFNet. The loaders of DMDNet
 and ASFFNet take every file in a folder of references, and need two or more references. The loaders read 68 lines "x y",
 in the reference's pixels, from `<reference>.png.txt`. Each target has its own folder of references, so that the target
-is not among its own references. The loaders do not read the folder `GT` of the clean targets. Without the folder `GT`,
-nobody could make the low-quality images again.
+is not among its own references. The folder `GT` has the clean targets. The loaders do not read it, but the low-quality
+images can be made again only from the targets.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from manifests.export.selection import ExportedFace, Selection, drop_targets_wit
 LIST, LQ, GT, REFERENCES, LANDMARKS = "SpecificLists.txt", "SynLQ", "GT", "RefsImg", "RefsLandmark"
 MIN_REFERENCES = 2  # the loaders of DMDNet and ASFFNet skip a target with fewer than two references
 
-# The five landmarks of an aligned crop of 512 px, x and y. The file curate/faces/align.py contains the same numbers.
-# The package `manifests` must not import the package `curate`. A test compares the numbers in both files.
+# The five landmarks of an aligned crop of 512 px, x and y. The numbers are those of curate/faces/align.py, which the
+# package `manifests` must not import. A test compares the numbers of both files.
 FFHQ_512 = np.array(
     [
         [192.98138, 239.94708],
@@ -35,7 +35,7 @@ FFHQ_512 = np.array(
 
 
 def keep(selection: Selection) -> Selection:
-    """Returns the targets with a low-quality image and with two or more references that have 68 landmarks.
+    """Returns the targets that have a low-quality image and two or more references with 68 landmarks each.
 
     Raises BadInput if no face has 68 landmarks.
     """
@@ -79,7 +79,7 @@ def map_to_crop(face: ExportedFace, points: Sequence[float]) -> np.ndarray:
     The mapping is the least-squares similarity, without reflection, from the face's five landmarks to FFHQ_512. The
     crop was made with the same mapping. Raises LedgerBroken if the five landmarks coincide.
     """
-    # a point is a complex number x + iy, so a similarity without reflection is the function z -> turn * z + shift
+    # with points as complex numbers x + iy, a similarity without reflection is the function z -> turn * z + shift
     source, target, mapped = (
         np.asarray(array, np.float64).reshape(-1, 2) @ [1, 1j] for array in (face.landmarks5, FFHQ_512, points)
     )

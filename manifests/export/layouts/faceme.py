@@ -1,9 +1,11 @@
-"""Writes the format of FaceMe: a JSON line for each target, with paths of embeddings of the target and its references.
+"""Writes the format of FaceMe.
 
-The layout follows FaceMe's dataset.py, utils/create_train_json.py and utils/preprocess.py. The paths name the files
-that FaceMe's preprocess.py makes from the exported images. If embeddings are exported, the dataset's own embeddings are
-written as `id_emb`, float32 (1, d). The `clip_emb` files are not written, because Likeness does not have the encoder of
-PhotoMaker that makes these files.
+Each target has a line of JSON with the paths of the target's and its references' embeddings.
+
+The layout follows FaceMe's dataset.py, utils/create_train_json.py and utils/preprocess.py. FaceMe's preprocess.py makes
+the files of these paths from the exported images. If the user asks for embeddings, the embeddings of the dataset are
+written as `id_emb`, float32 (1, d). The `clip_emb` files are never written, because Likeness does not have PhotoMaker's
+encoder.
 """
 
 from __future__ import annotations
@@ -48,7 +50,7 @@ def write(selection: Selection, folder: OutputFolder) -> None:
             lines.append(json.dumps(line) + "\n")
             folder.add_image(image, selection.faces[pair.target].image)
             for number, ref in numbered:
-                # FaceMe's preprocess.py names an embedding after its image's folder, by the last three characters
+                # FaceMe's preprocess.py names an embedding after the last three characters of its image's folder
                 name = f"{REFERENCES}/target_pose_0_{number}/{pair.target}.png"
                 folder.add_image(name, selection.faces[ref].image)
             if selection.options.embeddings:

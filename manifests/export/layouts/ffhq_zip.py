@@ -1,8 +1,8 @@
 """Writes a zip file for each split, as StyleGAN's dataset_tool.py does for FFHQ. `SPLIT.zip` has PNGs and dataset.json.
 
 The dataset classes of StyleGAN2-ADA, StyleGAN3, EDM and EDM2 read such a zip file. dataset.json has a number for each
-picture. In an export, the number stands for the person, so a generator can be trained with the person as its condition.
-PNGs are not compressed again, and have a fixed time, so equal faces give equal bytes.
+picture. This number stands for the person, so that a generator can be trained with the person as its condition. PNGs
+are stored without another compression and with a fixed time, so the same faces give the same bytes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from manifests.export.output_folder import OutputFolder
 from manifests.export.selection import Selection
 
 LABELS = "dataset.json"
-_FOLDER = "00000"  # the folder in which dataset_tool.py puts the first 1000 pictures; the readers accept any folder
+_FOLDER = "00000"  # dataset_tool.py puts the first 1000 pictures into this folder; the readers accept any folder
 
 
 def keep(selection: Selection) -> Selection:
@@ -36,6 +36,7 @@ def write(selection: Selection, folder: OutputFolder) -> None:
 
 
 def _make_entry(name: str) -> zipfile.ZipInfo:
-    entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))  # The earliest time that a zip file can store.
-    entry.create_system, entry.external_attr = 3, 0o644 << 16  # Unix, whatever system writes the file.
+    entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))  # The time is the earliest that a zip file can store.
+    # The entry says Unix on every system, so that the bytes are the same.
+    entry.create_system, entry.external_attr = 3, 0o644 << 16
     return entry

@@ -1,8 +1,7 @@
 """Writes the format imagefolder of Hugging Face: `SPLIT/FACE.png` and one `SPLIT/metadata.parquet`.
 
-The call `load_dataset("imagefolder", ...)` reads the folder. The library `datasets` turns the column `file_name` into
-the column `image`. If a frozen set is exported, `datasets` turns the column `lq_file_name` into the column `lq`. The
-format webdataset also uses the function `describe_faces`, so both formats contain the same facts about a face.
+The call `load_dataset("imagefolder", ...)` reads the folder. When the library `datasets` reads the folder, it replaces
+the column `file_name` by the column `image`, and the column `lq_file_name` of a frozen set by the column `lq`.
 """
 
 from __future__ import annotations
@@ -28,7 +27,10 @@ _TYPES: dict[str, pa.DataType] = {
 
 
 def keep(selection: Selection) -> Selection:
-    """Returns the selection. If a split has low-quality images, targets without a low-quality image are left out."""
+    """Returns the selection.
+
+    If a split has low-quality images, its targets without a low-quality image are left out.
+    """
     return drop_targets_without_lq(selection, selection.lq_splits)
 
 
@@ -41,7 +43,7 @@ def write(selection: Selection, folder: OutputFolder) -> None:
             "file_name": pa.array([f"{face.face_id}.png" for face in faces]),
             **{key: pa.array([fact[key] for fact in facts], kind) for key, kind in _TYPES.items()},
         }
-        # the library `datasets` requires the same columns in each split
+        # the library `datasets` requires the same columns in all splits
         if selection.lq:
             lq = [f"lq/{face.face_id}.png" if face.face_id in selection.lq else None for face in faces]
             columns["lq_file_name"] = pa.array(lq, pa.string())
@@ -61,8 +63,7 @@ def write(selection: Selection, folder: OutputFolder) -> None:
 
 
 def describe_faces(selection: Selection) -> dict[str, dict[str, Any]]:
-    """Returns a dict that maps face id to all facts of the face that may be exported, except the name and the
-    embedding."""
+    """Returns a dict that maps a face id to the facts about the face, without its name and its embedding."""
     pair_of = {pair.target: pair for pair in selection.pairs}
     return {
         face_id: {

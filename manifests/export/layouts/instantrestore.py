@@ -2,11 +2,11 @@
 
 `train/PERSON/cropped_images/` for each person, and `test/TARGET/` for each target.
 
-A target's folder contains degraded.png, gt.png and the references in `conditioning/`. The layout follows
+The folder of a target contains degraded.png, gt.png and the references in `conditioning/`. The layout follows
 InstantRestore's restore_dataset.py and inference/test.py. The script restore_dataset.py draws references from a
 person's folder, and skips people with one image. The script test.py takes the first four images of `conditioning/` in
-natural order. The files `new_landmarks/*.npy` are not written, because they come from a landmark extractor that is not
-part of the released code, as the authors' README says.
+natural order. The files `new_landmarks/*.npy` are not written. The authors' README says that the landmark extractor
+that makes them is not part of the released code.
 """
 
 from __future__ import annotations

@@ -16,9 +16,9 @@ from manifests.errors import BadInput
 from manifests.export.output_folder import OutputFolder
 from manifests.export.selection import Selection
 
-_LEVEL = 1  # The level of PNG compression that BasicSR writes into meta_info.txt; no reader uses it.
+_LEVEL = 1  # The level of PNG compression in meta_info.txt, as BasicSR writes it. No reader uses this number.
 _PAGE = 4096  # Size of a page of LMDB in bytes.
-_BATCH = 256  # Number of images in one transaction; LMDB keeps the images in memory until the transaction ends.
+_BATCH = 256  # Number of images in a transaction. LMDB keeps these images in memory until the transaction ends.
 
 
 def keep(selection: Selection) -> Selection:
@@ -36,12 +36,12 @@ def write(selection: Selection, folder: OutputFolder) -> None:
 
 
 def _write_database(folder: OutputFolder, name: str, images: Sequence[tuple[str, Path]]) -> None:
-    """Write a database of (key, PNG file), and its meta_info.txt. The keys are sorted."""
+    """Write a database that maps each key to the bytes of a PNG file, and its meta_info.txt. The keys are sorted."""
     try:
         import lmdb
     except ImportError:
         raise BadInput("The format lmdb needs the library lmdb. Install it with `pip install lmdb`.") from None
-    # LMDB stores each image in whole pages. The tree of keys needs less than another page for each image.
+    # LMDB stores each image in whole pages. The tree of keys needs less than one more page for each image.
     size = sum(image.stat().st_size + 2 * _PAGE for _, image in images if image.is_file()) + 256 * _PAGE
     lines = []
     place = folder.root / name
@@ -52,8 +52,8 @@ def _write_database(folder: OutputFolder, name: str, images: Sequence[tuple[str,
                     data = folder.read_image(image)
                     folder.note_place(image, f"{name}/data.mdb")
                     transaction.put(key.encode(), data, append=True)
-                    width, height = struct.unpack_from(">II", data, 16)  # from IHDR, the first chunk of a PNG
+                    width, height = struct.unpack_from(">II", data, 16)  # the size is in IHDR, the first chunk of a PNG
                     lines.append(f"{key}.png ({height},{width},3) {_LEVEL}\n")
-    (place / "lock.mdb").unlink()  # contains a process id; BasicSR opens a database without locks
+    (place / "lock.mdb").unlink()  # the file contains a process id, and BasicSR opens a database without locks
     folder.count_file(f"{name}/data.mdb")
     folder.add_bytes(f"{name}/meta_info.txt", "".join(lines).encode())

@@ -16,9 +16,9 @@ LISTS, SPLIT_LISTS, IMAGES, LQ = "reference_mapping", "id_based_ffhq_split", "im
 
 
 def keep(selection: Selection) -> Selection:
-    """Returns the selection. If a split has low-quality images, targets without a low-quality image are left out.
+    """Returns the selection. If a split has low-quality images, its targets without a low-quality image are left out.
 
-    The CSV list of a split with low-quality images has the column `lq_image`, which needs an image in each line.
+    The reason is the column `lq_image` in the CSV list of such a split, which needs an image in each line.
     """
     return drop_targets_without_lq(selection, selection.lq_splits)
 
@@ -38,7 +38,7 @@ def write(selection: Selection, folder: OutputFolder) -> None:
 def _format_list(selection: Selection, pairs: list[ExportedPair]) -> bytes:
     """Returns the CSV file that lists these pairs.
 
-    The file has the column `lq_image` if a target has a low-quality image.
+    The file has the column `lq_image` if one of the targets has a low-quality image.
     """
     with_lq = any(pair.target in selection.lq for pair in pairs)
     buffer = io.StringIO(newline="")

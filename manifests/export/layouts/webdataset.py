@@ -1,8 +1,8 @@
 """Writes the format WebDataset: shards `SPLIT/000000.tar` with the files of each face, and one index.parquet.
 
 Each face has the files `FACE.png` and `FACE.json`. If the options ask for low-quality images, `FACE.lq.png` is the
-frozen image. If the options ask for embeddings, `FACE.npy` is the embedding, float32 (d,). A shard contains no time and
-no owner, and the order of its files is fixed. The same faces therefore give the same bytes.
+frozen image. If the options ask for embeddings, `FACE.npy` is the embedding, float32 (d,). The headers of a shard have
+no time and no owner, and the order of its files is fixed. The same faces therefore give the same bytes.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from manifests.export.selection import ExportedFace, Selection
 INDEX = "index.parquet"
 INDEX_COLUMNS = (
     ("shard", pa.string()),
-    ("offset", pa.int64()),  # position of the face's first tar header in the shard, in bytes
+    ("offset", pa.int64()),  # position in the shard of the first tar header of the face, in bytes
     ("bytes", pa.int64()),
     ("key", pa.string()),
     ("split", pa.string()),
     ("identity", pa.string()),
 )
-_BLOCK = 512  # Size of a tar header in bytes; the content of each file is padded to a multiple of this size.
+_BLOCK = 512  # Size of a tar header in bytes. The content of each file is padded to a multiple of this size.
 _END = 20 * _BLOCK  # A tar file is padded to a multiple of this number of bytes.
 
-IndexRow = tuple[str, int, int, str, str, str]  # the values of INDEX_COLUMNS
+IndexRow = tuple[str, int, int, str, str, str]  # a row of the index: the values of INDEX_COLUMNS
 
 keep = imagefolder.keep
 
@@ -48,7 +48,8 @@ def write(selection: Selection, folder: OutputFolder) -> None:
 def _write_split(selection: Selection, folder: OutputFolder, split: str) -> list[IndexRow]:
     """Write the shards of a split, and return the rows of the index for these shards.
 
-    A shard contains at least one face. A shard is closed before its size would exceed `shard_bytes` of the options.
+    A new shard begins when the next face would make the shard larger than `shard_bytes` of the options. Each shard
+    contains at least one face.
     """
     index: list[IndexRow] = []
     facts_of = imagefolder.describe_faces(selection)

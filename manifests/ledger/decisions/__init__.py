@@ -1,1 +1,1 @@
-"""The log of the user's decisions: its rows, which decisions are in force, and the faces that they name."""
+"""Reads the log of the user's decisions, selects the decisions that are in force, and finds the faces of a decision."""

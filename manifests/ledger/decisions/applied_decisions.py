@@ -1,9 +1,9 @@
 """Records which decisions of the log are already applied to the people, splits and pairs of a dataset.
 
-A decision is first recorded and then applied; `likeness decide` usually does both in one call. The stage `group` keeps
-the number of the last decision that is applied to the people. The stage `apply` keeps the number of the last decision
-after which people, splits and pairs were made and searched for leaks. If a command was killed between the two stages,
-the two numbers differ.
+A decision is first recorded and then applied. `likeness decide` usually does both in one call. The stage `group`
+records the number of the last decision that is applied to the people. The stage `apply` records the number of the last
+decision that is applied to people, splits and pairs, after these were searched for leaks. If a command was killed
+between the two stages, the two numbers differ.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from manifests.ledger.records import DecisionRow
 from manifests.runtime.text import format_count
 
 APPLY_STAGE = "apply"
-LAST_DECISION = "last_decision"  # both stages record the number under this key of their detail
+LAST_DECISION = "last_decision"  # the details of both stages have this key
 
 
 def read_last_decision(ledger: Ledger) -> int:
@@ -34,7 +34,7 @@ def read_grouped_decision(ledger: Ledger) -> int:
 def read_decision_batches(ledger: Ledger) -> list[list[Decision]]:
     """Returns the decisions that are not yet applied to the table `memberships`, from the oldest to the newest.
 
-    The decisions that one command recorded together have the same time, and are in one list.
+    Each list has the decisions that one command recorded together. These decisions have the same time.
     """
     batches: dict[object, list[Decision]] = {}
     for row in ledger.read_rows(DecisionRow, "decision_id > ?", read_grouped_decision(ledger)):
@@ -43,7 +43,7 @@ def read_decision_batches(ledger: Ledger) -> list[list[Decision]]:
 
 
 def mark_decisions_applied(ledger: Ledger, number: int) -> None:
-    """Records that people, splits and pairs follow the decisions up to `number`, and were searched for leaks."""
+    """Records that the decisions up to `number` are applied, and that the new splits were searched for leaks."""
     ledger.record(APPLY_STAGE, "all", {}, detail={LAST_DECISION: number})
 
 
@@ -73,16 +73,16 @@ def describe_unapplied_decisions(ledger: Ledger) -> str | None:
 
 
 def check_decisions_applied(ledger: Ledger) -> None:
-    """Raises BadInput if decisions are recorded and not yet applied.
+    """Raises BadInput if a recorded decision is not yet applied.
 
-    The commands that read people, splits or pairs call this function, so that no result ignores a decision.
+    Commands that read people, splits or pairs call this function, so that their results follow all decisions.
     """
     if (sentence := describe_unapplied_decisions(ledger)) is not None:
         raise BadInput(sentence)
 
 
 def find_last_number(decisions: Sequence[Decision]) -> int:
-    """Returns the largest number of the decisions, or 0."""
+    """Returns the largest number of these decisions, or 0 without a decision."""
     return max((decision.number for decision in decisions), default=0)
 
 

@@ -1,6 +1,6 @@
 """Reads the user's decisions from the ledger, and turns the lists of faces in a decision into JSON and back.
 
-A decision of the kind consent names photos, and no faces. The module curate/photos/consent.py applies these decisions.
+Decisions of the kind consent name photos instead of faces. The module curate/photos/consent.py applies these decisions.
 The module curate/people/constraints/links.py derives the consequences of the other decisions.
 """
 
@@ -16,18 +16,18 @@ from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import DecisionRow
 
 DROPPED_BY_DECISION = "decided"  # The reason in the row of a face that a decision dropped.
-# Largest length of a person's name, and of the reason of a drop, in characters (ours). Most file systems allow names of
+# Largest number of characters in a person's name, and in the reason of a drop (ours). Most file systems allow names of
 # 255 bytes.
 MAX_NAME = 255
-# These kinds have one list of lists, named `sides`, with a list for each person.
+# Decisions of these kinds have a list `sides`, which contains a list of faces for each person.
 SIDED = ("merge", "together", "apart")
 CONSENT_KIND = "consent"  # Decisions of this kind have one list of photo ids, named `photos`.
-# A newer decision can take back these effects of a decision on a face. A move has two effects: its faces become one
-# person with other faces, and are no longer one person with the faces that they leave. Each other kind has at most one
-# effect.
+# The effects of a decision on a face that a newer decision can take back. A move has two effects: its faces become one
+# person with other faces, and are no longer one person with the faces that they leave. A decision of another kind has
+# at most one effect.
 ONE_PERSON, TWO_PEOPLE, DROP = EFFECTS = ("one person", "two people", "drop")
-# Maps each kind of decision to the names of its lists of faces. For merge, together, apart, consent and undo, the tuple
-# is empty.
+# Maps each kind of decision to the names of its lists of faces. The kinds in SIDED, consent and undo have no such
+# lists.
 PARTS = {
     "merge": (),
     "together": (),
@@ -49,8 +49,8 @@ PARTS = {
 class FaceLocation:
     """The place of a face: a photo and a box.
 
-    A decision about a person names a few faces of the person, the witnesses. If the id of the person changes later,
-    the witnesses still show which person the decision means.
+    A decision about a person names a few of the person's faces, which are called witnesses. If the id of the person
+    changes later, the witnesses still show which person the decision means.
     """
 
     photo_id: str
@@ -58,8 +58,7 @@ class FaceLocation:
     witness: bool = False
 
 
-# A place is the photo and the box of a face. A FaceLocation is a place, and also says whether the face is a witness.
-# The place of a photo has an empty box.
+# The photo and the box of a face, without the mark of a witness. For a photo, the box is empty.
 Place = tuple[str, tuple[float, ...]]
 
 
@@ -69,18 +68,21 @@ class TakenBack:
 
     number: int  # Number of the older decision.
     faces: tuple[FaceLocation, ...]  # The faces on which the older decision loses the effect.
-    effect: str  # ONE_PERSON, TWO_PEOPLE or DROP
-    # Without others, the older decision has no effect on `faces`. With others, the effect is TWO_PEOPLE: the older
-    # decision does not separate `faces` from `others` any more, and still separates `faces` from other faces.
+    effect: str  # ONE_PERSON, TWO_PEOPLE or DROP.
+    # If `others` is empty, the older decision loses the effect on `faces` completely. If `others` has faces, the effect
+    # is TWO_PEOPLE. The older decision then no longer separates `faces` from `others`, but still separates `faces` from
+    # all other faces.
     others: tuple[FaceLocation, ...] = ()
 
 
 @dataclass(frozen=True)
 class Decision:
-    """A decision with its lists of faces, in the order of PARTS. For a kind in SIDED, each list is one person.
+    """A decision of the user.
 
-    `name` is the name of a rename, the split of an assign, the reason of a drop, or the consent: yes, no or withdrawn.
-    `takes_back` are effects of older decisions that this decision contradicts. If this decision is undone, the older
+    `parts` are the lists of faces in the order of PARTS. For a kind in SIDED, `parts` has a list for each person.
+
+    `name` is the new name for the kind rename, the split for assign, the reason for drop, and yes, no or withdrawn for
+    consent. `takes_back` are effects of older decisions that this decision ends. If this decision is undone, the older
     decisions have these effects again.
     """
 
@@ -119,7 +121,7 @@ def parse_decision(row: DecisionRow) -> Decision:
 def decode_faces(kind: str, lists: Mapping[str, list]) -> tuple[tuple[FaceLocation, ...], ...]:
     """Returns the lists of faces that `encode_faces` wrote for a decision of this kind.
 
-    A list that the JSON does not contain is returned empty.
+    A list that is missing in `lists` is returned empty.
     """
     parts = lists["sides"] if kind in SIDED else [lists.get(part, []) for part in PARTS[kind]]
     return tuple(map(_decode_part, parts))

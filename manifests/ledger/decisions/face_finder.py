@@ -1,8 +1,8 @@
-"""Finds the faces of a decision in today's dataset.
+"""Finds the faces that a decision names in the present dataset.
 
 A decision names a face by the hash of its photo and a box. A later detection may move the box of a face a little. The
-face of a decision is therefore the photo's face whose box today has the largest overlap with the recorded box. If the
-intersection over union of these two boxes is below MIN_OVERLAP, today's dataset does not have the face of the decision.
+decision therefore means the face of the photo whose present box overlaps the recorded box most. If the intersection
+over union of the two boxes is below MIN_OVERLAP, the present dataset does not have the face.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from manifests.ledger.decisions.decision_log import DROPPED_BY_DECISION, Decisio
 from manifests.ledger.decisions.in_force import select_active
 from manifests.ledger.records import Face
 
-MIN_OVERLAP = 0.5  # Least intersection over union of a recorded box and today's box (ours; usual for detectors).
+# Least intersection over union of a recorded box and a present box (ours; a usual limit for detectors).
+MIN_OVERLAP = 0.5
 
 
 class FaceFinder:
-    """Finds today's face at the location that a decision names."""
+    """Finds the present face at the location that a decision names."""
 
     def __init__(self, faces: Iterable[Face]) -> None:
         self._faces_of_photo: dict[str, list[Face]] = defaultdict(list)
-        # photo -> box -> result of `find`; most decisions about a person name the same faces
+        # maps a photo and a box to the result of `find`, because many decisions name the same faces
         self._found: dict[str, dict[tuple[float, ...], tuple[Face | None, str]]] = defaultdict(dict)
         for face in faces:
             self._faces_of_photo[face.photo_id].append(face)
 
     def find(self, location: FaceLocation) -> tuple[Face | None, str]:
-        """Returns the face at a location, and an empty text if the face is in use.
+        """Returns the face at a location, or None, and a text. The text is empty if the face is in use.
 
-        If the face was dropped, the text is the reason for the drop. If no face is at the location, returns None and
-        the cause as text.
+        If the face was dropped, the text names the reason. If there is no face, the text says why.
         """
         found = self._found[location.photo_id]
         if location.box not in found:
@@ -40,7 +40,7 @@ class FaceFinder:
         return found[location.box]
 
     def replace_faces(self, faces: Iterable[Face]) -> None:
-        """Replaces the rows of faces that the finder knows."""
+        """Replaces the rows of these faces in the finder."""
         for face in faces:
             rows = self._faces_of_photo[face.photo_id]  # a copy of the finder may share this list
             self._faces_of_photo[face.photo_id] = [face if row.face_id == face.face_id else row for row in rows]
@@ -70,7 +70,7 @@ class FaceFinder:
 
 
 def find_drops(decisions: Iterable[Decision], faces: Iterable[Face]) -> dict[str, Decision]:
-    """Returns a dict that maps the id of each face that a drop in force names to the newest such drop."""
+    """Returns a dict that maps the id of a dropped face to the newest drop in force that names the face."""
     finder = FaceFinder(faces)
     drops: dict[str, Decision] = {}
     for decision in select_active(decisions):
@@ -84,13 +84,13 @@ def find_drops(decisions: Iterable[Decision], faces: Iterable[Face]) -> dict[str
 def find_accepts(decisions: Iterable[Decision], faces: Iterable[Face]) -> dict[str, Decision]:
     """Returns a dict that maps the id of a face to the newest decision of the kind accept that names the face.
 
-    Faces that no such decision names are left out. A decision in `decisions` counts even if an undo takes it back. If
+    Faces that no such decision names are left out. All of `decisions` count, also decisions that an undo took back. If
     two faces overlap the recorded box, the decision names the face with the larger overlap, even if this face is not in
     use.
     """
     accepts = [decision for decision in decisions if decision.kind == "accept"]
     photos = {location.photo_id for decision in accepts for location in decision.parts[0]}
-    # a finder prefers faces in use, so all faces are passed as faces in use
+    # a finder prefers faces in use, so all faces get the status ok here
     finder = FaceFinder(replace(face, status="ok") for face in faces if face.photo_id in photos)
     found = [(finder.find(location)[0], decision) for decision in accepts for location in decision.parts[0]]
     return {face.face_id: decision for face, decision in found if face is not None}
@@ -106,9 +106,9 @@ def measure_overlap(a: Sequence[float], b: Sequence[float]) -> float:
 
 
 def find_unused_faces(decision: Decision, finder: FaceFinder) -> list[tuple[FaceLocation, str]]:
-    """Returns the locations of a decision's faces that are not in use today, each with the cause.
+    """Returns the locations in a decision whose faces are not in use now, each with the cause.
 
-    A face that this decision dropped is not returned. A face that the decision names twice is returned one time.
+    A location is left out if this decision itself dropped the face. Each location is returned only once.
     """
     unused: dict[tuple[str, tuple[float, ...]], tuple[FaceLocation, str]] = {}
     for location in (location for part in decision.parts for location in part):

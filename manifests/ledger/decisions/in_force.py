@@ -1,4 +1,4 @@
-"""Selects the decisions that are in force. A newer decision can take back an older one, or a part of it."""
+"""Selects the decisions that are in force. A newer decision can take back an older decision, or a part of it."""
 
 from __future__ import annotations
 
@@ -21,11 +21,10 @@ _EFFECT_OF = {"merge": ONE_PERSON, "lock": ONE_PERSON, "split": TWO_PEOPLE, "apa
 
 
 def select_active(decisions: Iterable[Decision]) -> list[Decision]:
-    """Returns the decisions that are not undone, ordered from the oldest to the newest. Undos are not returned.
+    """Returns the decisions that are in force, from the oldest to the newest, without undos.
 
-    Effects that a newer decision takes back are left out: a returned decision has only the faces on which it still has
-    an effect. A decision can become several decisions with one number: a move can keep one of its two effects on some
-    faces, and faces can stay apart from some faces only.
+    A returned decision has only the faces on which it still has an effect. One decision can become several decisions
+    with the same number. For example, a move may keep only one of its two effects on some faces.
     """
     taken: dict[int, list[TakenBack]] = defaultdict(list)
     active: list[Decision] = []
@@ -59,8 +58,9 @@ def _narrow(decision: Decision, taken: Sequence[TakenBack]) -> list[Decision]:
 
 
 def _join_again(decision: Decision, taken: Sequence[TakenBack]) -> list[Decision]:
-    """Returns decisions that separate the same faces as `decision`, a split or apart, except the faces of each item of
-    `taken` from the others of the item.
+    """Returns decisions that together separate the same faces as `decision`, which is a split or an apart.
+
+    However, they do not separate the `faces` of an item of `taken` from the `others` of this item.
     """
     pieces = [decision]
     for one in taken:
@@ -70,8 +70,9 @@ def _join_again(decision: Decision, taken: Sequence[TakenBack]) -> list[Decision
 
 
 def _cut(decision: Decision, taken: TakenBack) -> list[Decision]:
-    """Returns `decision` without the faces of `taken`. For each part with such faces, returns also a decision that
-    separates only the faces of this part, but not from the others of `taken`.
+    """Returns `decision` without the faces of `taken`, and a decision for each part that contains such faces.
+
+    The decision for a part separates these faces from the other parts, but not from the `others` of `taken`.
     """
     parts, pieces = list(decision.parts), []
     for place, part in enumerate(decision.parts):
@@ -90,13 +91,10 @@ def _leave_out(part: Iterable[FaceLocation], faces: Iterable[FaceLocation]) -> t
 
 
 def select_in_force(decisions: Iterable[Decision]) -> list[Decision]:
-    """Returns the decisions that are not undone, as they were recorded, ordered from the oldest to the newest.
-
-    Undos are not returned.
-    """
+    """Returns the recorded decisions that are not undone, from the oldest to the newest, without undos."""
     undone: set[int] = set()
     active = []
-    # from the newest to the oldest, because a later undo can cancel an earlier undo
+    # the newest decision comes first, because a later undo can take back an earlier undo
     for decision in sorted(decisions, key=lambda decision: -decision.number):
         if decision.number in undone:
             continue
@@ -108,7 +106,7 @@ def select_in_force(decisions: Iterable[Decision]) -> list[Decision]:
 
 
 def find_undos(decisions: Iterable[Decision]) -> dict[int, int]:
-    """Returns a dict that maps the number of an undone decision to the number of the undo."""
+    """Returns a dict that maps the number of an undone decision to the number of the undo that took it back."""
     undos: dict[int, int] = {}
     for decision in sorted(decisions, key=lambda decision: -decision.number):
         if decision.kind == "undo" and decision.number not in undos:
@@ -117,9 +115,9 @@ def find_undos(decisions: Iterable[Decision]) -> dict[int, int]:
 
 
 def find_takers(decisions: Sequence[Decision]) -> dict[int, list[int]]:
-    """Returns a dict that maps the number of a decision without effect to the numbers of the decisions that ended it.
+    """Returns a dict that maps a decision to the newer decisions that took all of its effects back, all by number.
 
-    A decision is without effect if newer decisions take all of its effects back. Undone decisions are not in the dict.
+    Only decisions without any effect left are in the dict. Undone decisions are not in the dict.
     """
     in_force = select_in_force(decisions)
     active = {one.number for one in select_active(in_force)}
@@ -132,9 +130,9 @@ def find_takers(decisions: Sequence[Decision]) -> dict[int, list[int]]:
 
 
 def resolve_undos(decisions: Iterable[Decision], log: Iterable[Decision]) -> list[Decision]:
-    """Returns `decisions` with each undo replaced by the decision that the undo takes back or restores.
+    """Returns `decisions`. Each undo is replaced by the decision that it takes back or restores.
 
-    `log` are all recorded decisions. An undo stays as it is if a purge removed its decision.
+    `log` are all recorded decisions. If a purge removed the decision of an undo, the undo stays in the list.
     """
     by_number = {one.number: one for one in log}
     resolved = []
@@ -146,9 +144,9 @@ def resolve_undos(decisions: Iterable[Decision], log: Iterable[Decision]) -> lis
 
 
 def find_decided_consent(decisions: Iterable[Decision]) -> dict[str, str]:
-    """Returns a dict that maps each photo to its consent in the newest decision in force: yes, no or withdrawn.
+    """Returns a dict that maps a photo to the consent (yes, no or withdrawn) in its newest decision in force.
 
-    The dict leaves out the photos that no decision in force names.
+    Photos without a decision in force about their consent are not in the dict.
     """
     return {
         photo: str(decision.name)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from PIL import Image
 
-_XMP = 700  # Tag of a TIFF.
-_XMP_KEYS = ("xmp", "XML:com.adobe.xmp")  # Pillow's names of the packet; a PNG has the second name.
+_XMP = 700  # The TIFF tag of an XMP packet.
+# The names under which Pillow stores the packet. The second name is that of a PNG.
+_XMP_KEYS = ("xmp", "XML:com.adobe.xmp")
 
 
 def read_exif(image: Image.Image) -> Image.Exif:
@@ -23,7 +24,7 @@ def find_xmp(image: Image.Image, exif: Image.Exif) -> bytes:
 
 
 def to_bytes(value: object) -> bytes:
-    """Returns a packet as bytes, or b"" for a value that is no packet."""
+    """Returns a packet as bytes. Returns b"" for a value that is neither text nor bytes."""
     if isinstance(value, str):
         return value.encode("utf-8", "surrogatepass")
     return value if isinstance(value, bytes) else b""

@@ -1,4 +1,4 @@
-"""Copies the metadata of a picture file, as blocks of bytes, into a new file of the same photo."""
+"""Copies the metadata of a picture file into a new file of the same photo, as blocks of bytes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import struct
 import zlib
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-# The meaning of these chunks does not depend on how the pixels are stored (PNG 1.2, and the third edition of PNG).
+# These chunks do not depend on how the pixels are stored (PNG 1.2, and the third edition of PNG).
 _PNG_METADATA = {
     b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"cICP", b"mDCV", b"cLLI",
     b"pHYs", b"tEXt", b"zTXt", b"iTXt", b"eXIf", b"tIME",
@@ -16,7 +16,7 @@ _ORIENTATION = 274
 
 
 def read_png_chunks(data: bytes) -> bytes:
-    """Returns the chunks of a PNG with profile, EXIF, XMP, texts and resolution, byte for byte.
+    """Returns the metadata chunks of a PNG, byte for byte: profile, EXIF, XMP, texts and resolution.
 
     The chunks after a broken chunk are left out.
     """
@@ -45,15 +45,16 @@ def make_png_chunks(icc_profile: bytes | None, exif: bytes | None, xmp: bytes | 
 
 
 def insert_png_chunks(encoded: bytes, chunks: bytes) -> bytes:
-    """Returns a PNG with these chunks after its header chunk."""
-    end_of_header = len(_PNG_SIGNATURE) + 25  # the chunk IHDR has 13 bytes of data and 12 bytes around them
+    """Inserts chunks into a PNG after its header chunk."""
+    # The header chunk has 13 bytes of data, and 12 bytes before and after the data
+    end_of_header = len(_PNG_SIGNATURE) + 25
     return encoded[:end_of_header] + chunks + encoded[end_of_header:]
 
 
 def set_upright(exif: bytes) -> bytes:
     """Returns the EXIF block with the orientation 1.
 
-    A block that has no orientation, or that is broken, is returned unchanged.
+    Returns a block without an orientation and a broken block unchanged.
     """
     start = len(_EXIF_HEADER) if exif.startswith(_EXIF_HEADER) else 0
     order = {b"II": "<", b"MM": ">"}.get(exif[start : start + 2])

@@ -1,7 +1,7 @@
-"""Reads from the metadata of a picture when the photo was taken, and why this date may be wrong.
+"""Reads the date of a photo from the metadata of its file, and finds out why the date may be wrong.
 
-The fields are tried in the order of `_read_fields`. The first date without a doubt is used. If every date has a doubt,
-the first date is used.
+A file may have several fields with a date. The first date without a doubt is used, in the order of `_read_fields`. If
+every date has a doubt, the first date is used.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from manifests.pictures.metadata.xmp import BrokenXml, Value, parse_xmp, read_te
 
 UNSET, UNREADABLE, DIGITIZED, CHANGED = "unset", "unreadable", "digitized", "changed"
 
-_MAX_MODEL = 100  # greatest length of the name of a camera, in characters (ours)
+_MAX_MODEL = 100  # longer names of cameras are cut to this number of characters (ours)
 _EXIF_IFD, _CAMERA = 0x8769, (271, 272)
-_DATE_TIME, _OFFSET = 306, 36880  # EXIF 2.32: the time of the last change, in the first IFD and in the EXIF IFD
+# The time of the last change is in the first IFD, and its offset is in the EXIF IFD (EXIF 2.32)
+_DATE_TIME, _OFFSET = 306, 36880
 _ORIGINAL, _OFFSET_ORIGINAL = 36867, 36881
 _DIGITIZED, _OFFSET_DIGITIZED = 36868, 36882
 _FILE_SOURCE, _SCANNERS = 41728, (b"\1", b"\2", 1, 2)
@@ -27,8 +28,8 @@ _PHOTOSHOP = "{http://ns.adobe.com/photoshop/1.0/}"
 _EXIF = "{http://ns.adobe.com/exif/1.0/}"
 _XMP = "{http://ns.adobe.com/xap/1.0/}"
 
-# EXIF writes 2020:02:29 13:14:15, IPTC writes 20200229 131415, and XMP writes 2020-02-29T13:14:15.5+01:00 or its
-# beginning
+# EXIF writes 2020:02:29 13:14:15, and IPTC writes 20200229 131415. XMP writes 2020-02-29T13:14:15.5+01:00, or only the
+# first parts of this form.
 _DATE = re.compile(
     r"(\d{4})(?:[-:/. ]?(\d\d)(?:[-:/. ]?(\d\d)"
     r"(?:[T ]+(\d\d):?(\d\d)(?::?(\d\d)(?:\.\d*)?)?\s*(Z|[+-]\d\d:?\d\d)?)?)?)?"
@@ -38,13 +39,14 @@ _NOTHING = re.compile(r"[\s\0:/.T+Z-]*|[\s\0:/.T+Z0-]*")
 
 @dataclass(frozen=True)
 class PhotoDate:
-    """When a photo was taken, according to its file. All fields are None if the file has no date."""
+    """The date at which a photo was taken, according to its file. The fields are None if the file has no date."""
 
     taken: datetime | None = None  # The time on the clock of the camera, without a time zone.
     taken_offset: int | None = None  # Minutes by which the clock of the camera was ahead of UTC.
-    taken_from: str | None = None  # The name of the field, see `_read_fields`.
-    taken_doubt: str | None = None  # Why the date cannot be trusted: UNSET, UNREADABLE, DIGITIZED or CHANGED.
-    camera_model: str | None = None  # Maker and model of the camera, whose clock gave the date.
+    taken_from: str | None = None  # The name of the field that gave the date (see `_read_fields`).
+    # Why the date cannot be trusted: UNSET, UNREADABLE, DIGITIZED or CHANGED. None if it can be trusted.
+    taken_doubt: str | None = None
+    camera_model: str | None = None  # Maker and model of the camera whose clock gave the date.
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,10 @@ class _Field:
 
 
 def read_photo_date(image: Image.Image, exif: Image.Exif, xmp: bytes) -> PhotoDate:
-    """Returns the date of an open picture. `exif` and `xmp` are its EXIF block and XMP packet; both may be empty."""
+    """Returns the date of an open picture.
+
+    `exif` and `xmp` are its EXIF block and its XMP packet. Both may be empty.
+    """
     names = (_to_text(_read_tag(exif, tag)) for tag in _CAMERA)
     camera = " ".join(name for name in names if name)[:_MAX_MODEL] or None
     dates = [_read_date(field) for field in _read_fields(image, exif, xmp)]
@@ -65,10 +70,10 @@ def read_photo_date(image: Image.Image, exif: Image.Exif, xmp: bytes) -> PhotoDa
 
 
 def _read_fields(image: Image.Image, exif: Image.Exif, xmp: bytes) -> Iterator[_Field]:
-    """Yields the fields that contain a text. The field that can be trusted most comes first.
+    """Yields the fields that contain a text. The most trustworthy field comes first.
 
-    A field with the time of the shot comes before a field with the time of digitizing. For a scanned photo, the time of
-    digitizing is the time of the scan. The time of the last change comes last, because programs overwrite it.
+    The fields with the time of the shot come first. The fields with the time of digitizing follow. For a scanned photo,
+    this is the time of the scan. The time of the last change comes last, because programs overwrite it.
     """
     tags = _read_exif_ifd(exif)
     scanned = DIGITIZED if tags.get(_FILE_SOURCE) in _SCANNERS else None
@@ -89,8 +94,8 @@ def _read_fields(image: Image.Image, exif: Image.Exif, xmp: bytes) -> Iterator[_
 def _read_date(field: _Field) -> PhotoDate:
     """Returns the date in a field, with its doubt.
 
-    A date without a time gets the middle of its day. A date without a day gets the middle of its month. A date without
-    a month gets the middle of its year.
+    If the time is missing, the date is the middle of the day. If the day is missing too, it is the middle of the month.
+    If the month is missing too, it is the middle of the year.
     """
     if _NOTHING.fullmatch(field.text):
         return PhotoDate(taken_from=field.name, taken_doubt=UNSET)
@@ -105,7 +110,7 @@ def _read_date(field: _Field) -> PhotoDate:
             (1 if month is None else 15) if day is None else day,
             12 if hour is None else hour,
             minute or 0,
-            min(second or 0, 59),  # a leap second has the number 60, which `datetime` refuses
+            min(second or 0, 59),  # `datetime` refuses the second 60, which is a leap second
         )
     except ValueError:
         return PhotoDate(taken_from=field.name, taken_doubt=UNREADABLE)
@@ -154,6 +159,6 @@ def _read_iptc(image: Image.Image) -> dict[tuple[int, int], str]:
 
 
 def _to_text(value: object) -> str:
-    """Returns a text without the NULs and blanks at its ends, or "" if there is no value."""
+    """Returns a value as text, without NULs and blanks at its ends. Returns "" for None."""
     text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
     return "" if value is None else text.strip("\0 ")

@@ -1,7 +1,7 @@
 """Reads XMP packets of unknown origin. A packet is an XML text in a picture or in a sidecar file (ISO 16684-1).
 
 A valid packet has no document type (DTD). A packet with a document type is refused before any of its entities is read.
-A packet can therefore not make the parser expand entities.
+No packet can therefore make the parser expand entities.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import codecs
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
-MAX_XMP = 4 * 2**20  # a packet with more bytes is not read (ours); a JPEG has at most 64 KiB in one packet
+MAX_XMP = 4 * 2**20  # a packet with more bytes is not read (ours); in a JPEG, a packet has at most 64 KiB
 
 _RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
 _XML = "{http://www.w3.org/XML/1998/namespace}"
 
-Value = Element | str  # the value of a property: an element, or the text of an attribute
+Value = Element | str  # The value of a property: an XML element, or the text of an XML attribute.
 
 
 class BrokenXml(Exception):
@@ -32,7 +32,7 @@ def parse_xml(data: bytes) -> Element:
     if len(data) > MAX_XMP:
         raise BrokenXml(f"has more than {MAX_XMP // 2**20} MiB of metadata")
     if not data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        data = data.strip(b"\0\t\n\r ")  # programs pad packets with blanks and zeros
+        data = data.strip(b"\0\t\n\r ")  # some programs fill the end of a packet with blanks and zeros
     parser = ElementTree.XMLParser(target=_RefuseDocumentType())
     try:
         parser.feed(data)
@@ -43,7 +43,7 @@ def parse_xml(data: bytes) -> Element:
 
 
 def parse_xmp(packet: bytes) -> dict[str, Value]:
-    """Returns the properties of a packet, by name. A name is `{namespace}name`.
+    """Returns a dict that maps the name of each property of a packet to its value. A name is `{namespace}name`.
 
     Raises BrokenXml if the packet cannot be used.
     """
@@ -55,7 +55,10 @@ def parse_xmp(packet: bytes) -> dict[str, Value]:
 
 
 def read_fields(value: Value | None) -> dict[str, Value]:
-    """Returns the fields of a structure, by name. XMP writes a field as an attribute or as an element."""
+    """Returns a dict that maps the name of each field of a structure to its value.
+
+    XMP writes a field as an attribute or as an element.
+    """
     found: dict[str, Value] = {}
     if isinstance(value, Element):
         for part in (value, *value.findall(f"{_RDF}Description")):
@@ -65,20 +68,20 @@ def read_fields(value: Value | None) -> dict[str, Value]:
 
 
 def read_items(value: Value | None) -> list[Value]:
-    """Returns the items of a list: rdf:Bag, rdf:Seq or rdf:Alt."""
+    """Returns the items of a list (rdf:Bag, rdf:Seq or rdf:Alt). Returns [] if the value is not a list."""
     if not isinstance(value, Element):
         return []
     return [item for kind in ("Bag", "Seq", "Alt") for item in value.findall(f"{_RDF}{kind}/{_RDF}li")]
 
 
 def read_text(value: Value | None) -> str:
-    """Returns a text without blanks at its ends, or "" if there is no text."""
+    """Returns the text of a value without blanks at its ends, or "" if the value has no text."""
     text = value.text if isinstance(value, Element) else value
     return (text or "").strip()
 
 
 def read_number(value: Value | None) -> float | None:
-    """Returns a number, or None if there is no number."""
+    """Returns the number in the text of a value, or None if the text is not a number."""
     try:
         return float(read_text(value))
     except ValueError:

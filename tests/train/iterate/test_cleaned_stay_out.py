@@ -140,7 +140,7 @@ def test_check_compares_cleaned_pictures_with_their_rows(planted: tuple[Path, Ma
     assert found == {
         "this cleaned version is missing": gone,
         "this cleaned version has changed": changed,
-        "this cleaned version has no row": none,
+        "the ledger has no row for this cleaned version": none,
     }
     assert not [line for line in check_ledger(dataset, hashes=False) if "changed" in line]
 
