@@ -59,7 +59,7 @@ def degrade(
         Path | None,
         flag(
             "--out",
-            ": the folder of the new set, for the images of a folder; a dataset stores its sets in DATASET/lq",
+            ": the folder of the new set, needed for FOLDER; the sets of a dataset are in DATASET/lq",
             metavar="LQ",
             default="none",
             parser=parse_path,
@@ -87,9 +87,9 @@ def degrade(
 ) -> None:
     """Make a frozen set: low-quality (LQ) images that anyone can make again, byte for byte.
 
-    The set of a dataset is in DATASET/lq/<preset>-<split>-<size>-s<seed>/, and the parameters of the set are in the
-    ledger. For any other folder, --out names the folder of the set. A set contains PNG files, theta.jsonl and
-    card.json. If the command is interrupted, run the same command again to continue.
+    The set of a dataset is in DATASET/lq/<preset>-<split>-<size>-s<seed>/, and the degradation parameters of its images
+    are in the ledger. For any other folder, --out names the folder of the set. A set contains PNG files, theta.jsonl
+    and card.json. If the command is interrupted, run the same command again to continue.
 
     Example: likeness degrade DATASET --preset gfpgan --split test --seed 0
 

@@ -3,8 +3,8 @@
     transform = A.ReplayCompose([A.HorizontalFlip(), FaceDegradation("gfpgan")], additional_targets={"target": "image"})
     pair = transform(image=hq, target=hq)       # flips both images, and degrades only `image`
 
-θ is drawn from the transform's own generator, so θ depends on `Compose(seed=...)`. The replay of `ReplayCompose`
-contains θ.
+θ is drawn from the transform's own generator, so θ depends on `Compose(seed=...)`. The dict `replay` in the result of
+`ReplayCompose` contains θ.
 """
 
 from __future__ import annotations

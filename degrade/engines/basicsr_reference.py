@@ -113,7 +113,7 @@ def run_steps(hq: Image, steps: list[Step]) -> Image:
 
 
 def make_step_kernel(step: Step) -> NDArray[np.float64]:
-    """Returns the kernel (size, size) of a checked blur step. BasicSR computes every kernel except `motion`."""
+    """Returns the kernel (size, size) of a valid blur step. BasicSR computes every kernel except `motion`."""
     basicsr, name, size = load_basicsr(), step["kernel"], step["size"]
     if name == "motion":
         return make_kernel(step)

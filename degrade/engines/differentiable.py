@@ -3,15 +3,15 @@
     lq = apply(hq, thetas)        hq and lq: (B, 3, H, W) float RGB in 0..1; thetas: one θ for each image
 
 Blur and resizing are the same linear maps as in `degrade.operations`. Gaussian noise has the same numbers as in the
-exact engine, and colour has the same formulas. JPEG is `degrade.engines.differentiable_jpeg`. If a step of the exact
-engine rounds to 8 bits, the same step of the torch engine rounds and clips, but the gradient passes unchanged
+exact engine, and colour has the same formulas. `degrade.engines.differentiable_jpeg` computes JPEG. If a step of the
+exact engine rounds to 8 bits, the same step of the torch engine rounds and clips, but the gradient passes unchanged
 (straight-through). Noise and colour clip without rounding. A clipped value has the gradient 0.
 
 Every random number of Poisson noise depends on all pixels of the image before the noise. A JPEG magnifies a difference
 in the last bit of its input. Therefore, if a θ has Poisson noise or more than one JPEG, the exact engine also runs the
 first steps of this θ, on the CPU. Before and after Poisson noise, and before every JPEG except the last, the image of
-the exact engine replaces the image of the torch engine. The gradient passes straight through. The expected value of a
-noisy image is the image without noise, so the gradient treats the noise as a constant.
+the exact engine replaces the image of the torch engine. The gradient passes unchanged. The expected value of a noisy
+image is the image without noise, so the gradient treats the noise as a constant.
 
 With `device_noise`, the device of the images draws the numbers of all noise (`degrade.engines.device_noise`), and the
 exact engine does not run. Training on a GPU degrades its inputs in this way.
@@ -45,9 +45,9 @@ def apply(hq: Tensor, thetas: Sequence[Theta], device_noise: bool = False) -> Te
     """Degrades each image of a batch with its own θ.
 
     `hq` is a floating-point RGB tensor (B, 3, H, W) in 0..1 on any device and is not changed. For a float64 tensor, the
-    computation and the result are in float64. For all other types, both are in float32, even under autocast, because
-    bfloat16 cannot represent steps of 1/255. The result has the shape of `hq`, values on the 1/255 grid, and a gradient
-    with respect to `hq`. Raises BadInput if the batch or a θ is not valid.
+    computation and the result are in float64. For all other types, the computation and the result are in float32, even
+    under autocast, because bfloat16 cannot represent steps of 1/255. The result has the shape of `hq`, values on the
+    1/255 grid, and a gradient with respect to `hq`. Raises BadInput if the batch or a θ is not valid.
 
     If `device_noise` is True, the device of `hq` draws the noise numbers. The noise then has the same distribution as
     in the exact engine, but other numbers.
@@ -56,7 +56,7 @@ def apply(hq: Tensor, thetas: Sequence[Theta], device_noise: bool = False) -> Te
 
 
 def degrade(hq: Tensor, thetas: Sequence[Theta], device_noise: bool = False) -> Tensor:
-    """Degrades a batch like `apply`, without the check of the batch, for which the CPU would wait for the device.
+    """Degrades a batch like `apply`, but does not check the batch. The check would make the CPU wait for the device.
 
     `hq` is float32 or float64. Raises BadInput if a θ is not valid.
     """
@@ -216,7 +216,8 @@ def _poisson(images: Tensor, steps: Sequence[Step]) -> Tensor:
     results = []
     for image, step in zip(images, steps, strict=True):
         before, after = step["before"], step["after"]
-        # If a value is exactly 0 before and after the noise, or exactly 1 before and after, the value was not clipped.
+        # If a value is exactly 0 before and after the noise, or exactly 1 before and after, the value counts as not
+        # clipped.
         clipped = ((after <= 0) | (after >= 1)) & (after != before)
         noisy = _to_torch(after, image)
         results.append(straight_through(torch.where(_to_torch(clipped, image).bool(), noisy, image), noisy))

@@ -1,7 +1,7 @@
 """Runs JPEG in torch with the arithmetic of libjpeg and a straight-through gradient for every rounding.
 
-The forward pass computes the same integers as libjpeg-turbo does for a baseline 4:2:0 file. The decoder is libjpeg's
-slow integer DCT with "fancy" upsampling. The arithmetic is that of libjpeg's files jccolor.c, jcsample.c, jfdctint.c,
+The forward pass computes the same integers as libjpeg-turbo does for a baseline 4:2:0 file. The decoder uses libjpeg's
+slow integer DCT and "fancy" upsampling. The arithmetic is that of libjpeg's files jccolor.c, jcsample.c, jfdctint.c,
 jcdctmgr.c, jidctint.c, jdsample.c and jdcolor.c. Entropy coding is left out, because it is lossless. The backward pass
 treats every rounding and saturation as the identity. The gradient is therefore the gradient of a linear transform,
 which does not depend on the quality.
@@ -190,8 +190,8 @@ def _extend(x: Tensor, height: int, width: int) -> Tensor:
 def _code_and_decode(planes: Tensor, tables: Tensor, rounding: bool) -> Tensor:
     """Runs DCT, quantisation and their inverses on (N, P, H, W) levels with (N, 1, 8, 8) tables. Returns levels.
 
-    The computation is in float64, which represents the sums of the integer DCT exactly. The computation would not be
-    exact in float32. With some settings, torch also computes float32 products in TF32.
+    The computation is in float64, which represents the sums of the integer DCT exactly. In float32, the computation
+    would not be exact.
     """
     height, width = planes.shape[-2:]
     planes = _extend(planes, height + -height % 8, width + -width % 8)
@@ -207,7 +207,7 @@ def _code_and_decode(planes: Tensor, tables: Tensor, rounding: bool) -> Tensor:
 
 
 def _along_columns(matrix: Tensor, planes: Tensor) -> Tensor:
-    """Multiplies every 8 rows of (N, P, H, W) with the (8, 8) matrix."""
+    """Multiplies the (8, 8) matrix with each block of 8 rows of `planes`, (N, P, H, W)."""
     return (matrix @ planes.unflatten(-2, (-1, 8))).flatten(-3, -2)
 
 

@@ -76,8 +76,8 @@ def find_images(folder: Path, leave_out: Path | None = None) -> list[Path]:
     """Returns the paths of all image files below `folder`. The paths are relative to `folder`, in order of their bytes.
 
     A file is an image if its first bytes are those of an image format, or if its name ends with one of SUFFIXES. Files
-    whose names begin with a dot are left out. Finished sets inside the folder (with card.json and theta.jsonl) and the
-    folder `leave_out` are also left out. Links to folders are not followed.
+    whose names begin with a dot are left out. Finished sets (folders with card.json and theta.jsonl) and the folder
+    `leave_out` are also left out. Links to folders are not followed.
     """
     if isinstance(folder, StorePath):
         return _find_stored_images(folder, leave_out)

@@ -4,10 +4,11 @@ theta.jsonl has one line for each image, with the keys `file`, `source`, `source
 `sha256`. `file` and `source` are plain paths. `source` is relative to the folder or dataset of the clean images. The
 name of a file can contain bytes that are not UTF-8. In a plain path, U+FFFD takes the place of such a byte. The keys
 `file_encoded` and `source_encoded` contain the same paths percent-encoded, which loses no byte. Likeness reads the
-encoded paths. Earlier versions of Likeness wrote only the encoded paths, under the keys `file` and `source`.
-Before the degradation, the source is reduced to a longer side of `size` pixels; if `size` is null, the source keeps its
-size. `sha256` is the hash of the degraded image. From theta.jsonl and the sources, the set can be made again. None of
-the three files contains a time, so the same command gives the same bytes.
+encoded paths. Earlier versions of Likeness wrote only the encoded paths, under the keys `file` and `source`. Before the
+degradation, the source is reduced to a longer side of `size` pixels; if `size` is null, the source keeps its size.
+`source_sha256` is the hash of the file of the source, and `sha256` is the hash of the PNG file. From theta.jsonl and
+the sources, the set can be made again. None of the three files contains a time, so the same command gives the same
+bytes.
 """
 
 from __future__ import annotations

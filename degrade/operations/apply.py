@@ -76,7 +76,7 @@ def check_image(image: Any) -> None:
 
 
 def check_sizes(height: int, width: int, theta: Theta) -> None:
-    """Raises BadInput if a checked θ does not fit an image of this size.
+    """Raises BadInput if a valid θ does not fit an image of this size.
 
     A θ does not fit if a step leaves less than one pixel or makes too many pixels, or if the result has another size
     than the image.

@@ -43,7 +43,7 @@ def blur(image: Image, kernel: str, size: int, **shape: float) -> Image:
 
 
 def fast_blur(image: Image, step: Step, next_step: Step | None = None) -> Image:
-    """Runs a checked blur step without clipping, and then the downsample step `next_step` if `next_step` is not None.
+    """Runs a valid blur step without clipping, and then the downsample step `next_step` if `next_step` is not None.
 
     The result differs from the result of `blur` and `downsample` by at most 0.25/255. The largest difference that we
     measured between `fast_blur` and `blur` is 0.09/255. If a blur with OpenCV's filter or with a Fourier transform
@@ -84,7 +84,7 @@ def fast_blur(image: Image, step: Step, next_step: Step | None = None) -> Image:
         across.data = across_weight
         part = across @ np.asarray(transposed, np.float32).reshape(width, shape[0] * 3)
         total = part if total is None else np.add(total, part, out=total)
-    assert total is not None  # every kernel has at least one pass
+    assert total is not None  # `passes` has at least one pass
     return np.asarray(cv2.transpose(total.reshape(shape[1], shape[0], 3)), np.float32).reshape(*shape, 3)
 
 

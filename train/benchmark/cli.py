@@ -35,7 +35,8 @@ def freeze(
     """Write a frozen set and its references as a benchmark.
 
     A benchmark is plain JSON. Everyone who has the same photos gets the same benchmark. The command writes no benchmark
-    if the references of a target contain the target or its near-duplicate, or if a person or a photo is in two splits.
+    if the references of a target contain the target or a near-duplicate of the target, or if a person or a photo is in
+    two splits.
 
     Example: likeness freeze DATASET --out BENCH
 
@@ -77,7 +78,7 @@ def leaks(
     ] = None,
     limit: Annotated[int, flag("--limit", low=0)] = 20,
     repair: Annotated[
-        bool, flag("--repair", "; people who look alike go to one split, or single faces are dropped")
+        bool, flag("--repair", "; a decision puts people who look alike into one split, or drops a face")
     ] = False,
     dry_run: Annotated[bool, flag("--dry-run")] = False,
     as_json: Annotated[bool, flag("--json")] = False,

@@ -35,8 +35,8 @@ def read_crops(
     """Returns the crops of a benchmark by the names of their pictures, RGB uint8, area-resized to the benchmark's size.
 
     The crops come from the benchmark, or from the dataset `photos` if the benchmark has no pictures. `keep` is called
-    with each crop, and its result is returned. Raises BadInput if the benchmark has no pictures and `photos` is None.
-    Raises LedgerBroken if a crop is missing or has different pixels.
+    with each crop, and the result of `keep` is returned in place of the crop. Raises BadInput if the benchmark has no
+    pictures and `photos` is None. Raises LedgerBroken if a crop is missing or has different pixels.
     """
     crops = {}
     for picture, face in map_pictures_to_faces(benchmark).items():

@@ -1,4 +1,4 @@
-"""Gives a frozen set a short name that depends only on its images, and a result file a name that contains the set."""
+"""Gives a frozen set a short name that depends only on its images, and makes the names of result files."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ def name_result_file(stem: str, lq_set: str, short_name: str, judge: str | None,
     """Returns the name of a result file without its suffix, for example `evaluation-gfpgan-test-256-s0-3f9a1c`.
 
     The name is `stem`, the name of the set, the first six digits of its short name, then `-<steps>-steps` if `steps` is
-    above 1, and `-judge` if `judge` is not None. So in one folder, a result does not overwrite a result of another set,
-    of another number of steps, or without the judge. A result with another judge or other metrics is overwritten.
+    above 1, and `-judge` if `judge` is not None. In one folder, a result does not overwrite a result of another set or
+    of another number of steps, and a result with a judge does not overwrite a result without a judge. A result with
+    another judge or other metrics is overwritten.
     """
     readable = re.sub("[^a-z0-9]+", "-", lq_set.lower()).strip("-")
     settings = ("" if steps == 1 else f"-{steps}-steps") + ("" if judge is None else "-judge")

@@ -67,8 +67,8 @@ def import_benchmark(
 ) -> ImportSummary:
     """Writes the benchmark of a published test set into `out`, with the hashes of all files and every problem.
 
-    `layout` is a key of train.benchmark.imported.layouts.LAYOUTS, or the path of a TOML file. The files of the set are
-    only read. With `with_images`, the files that the cases use are copied, byte for byte. `workers` processes read the
+    `layout` is a key of train.benchmark.imported.layouts.LAYOUTS, or the path of a TOML file. The files of the set do
+    not change. With `with_images`, the files that the cases use are copied, byte for byte. `workers` processes read the
     pictures. A repeated call writes only what is missing or changed.
 
     Raises BadInput if the layout does not fit the folder, if no case is left, or if `out` contains other files.

@@ -1,7 +1,7 @@
 """Load and check an imported benchmark, and read its pictures. An imported benchmark is a folder with these files:
 
     `cases.jsonl` has a line for each LQ image: its name, its person, its target and its references.
-    `card.json` has the layout, where the set comes from, its licence, its size, its problems and its hash.
+    `card.json` has the layout, origin, licence and problems of the set, the size of its images, and its hash.
     `images/` has copies of the files of the set, if --with-images was given.
 
 A picture is a file of the published set. The benchmark has the path of the file below the folder of the set, and the
@@ -44,7 +44,7 @@ class SetPicture:
 class ImportedCase:
     """Holds a line of cases.jsonl: an LQ image with its target and its references."""
 
-    name: str  # Other methods give their restored image this name.
+    name: str  # The name that restored images of other methods must have.
     person: str | None  # None if the set does not say who is on the image.
     columns: dict[str, str]
     lq: SetPicture
@@ -73,10 +73,10 @@ def is_imported(folder: Path) -> bool:
 
 
 def find_imported(dataset: Path, lq_set: str | None) -> tuple[Path, Path | None] | None:
-    """Returns the folder of the benchmark and the folder of its published set (or None), if the set is an imported
-    benchmark. `dataset` can be an imported benchmark, which must then have copies of the photos. Or `lq_set` is the
-    path of an imported benchmark, and `dataset` is the folder of its published set. In all other cases, the result is
-    None. Raises BadInput if `dataset` is an imported benchmark and `lq_set` is given too.
+    """Returns the folder of an imported benchmark, and the folder of its published set or None. If `dataset` is an
+    imported benchmark, it must have copies of the photos, and the second value is None. If `lq_set` is the path of an
+    imported benchmark, `dataset` is the folder of its published set. In all other cases, the result is a single None.
+    Raises BadInput if `dataset` is an imported benchmark and `lq_set` is given too.
     """
     if is_imported(dataset) and lq_set is not None:
         raise BadInput(f"{dataset} is an imported benchmark and has one set: leave --set and --benchmark out.")
@@ -148,7 +148,7 @@ def hash_cases(cases: Iterable[ImportedCase], size: int) -> str:
     """Returns the hash of an imported benchmark: of its size, and of the names, people, columns and pictures of its
     cases.
 
-    The paths of the files do not count.
+    The paths of the files do not change the hash.
     """
     lines: list[Any] = [size]
     for case in cases:
@@ -167,9 +167,9 @@ def read_pictures(
     """Returns the pictures by their paths, RGB uint8 (size, size, 3), resized as `resize_square` does.
 
     The files come from the benchmark. If the benchmark has no copies, they come from `folder`, the folder of the
-    published set. `keep` is called with each picture, and its result is returned. Raises BadInput if the benchmark has
-    no copies and `folder` is None. Raises LedgerBroken if a file is missing or has other bytes than when it was
-    imported.
+    published set. `keep` is called with each picture, and the result of `keep` is returned in place of the picture.
+    Raises BadInput if the benchmark has no copies and `folder` is None. Raises LedgerBroken if a file is missing or has
+    other bytes than when it was imported.
     """
     place = benchmark.folder / IMAGES if benchmark.card["images"] else folder
     if place is None:
@@ -201,8 +201,8 @@ def read_pictures(
 def resize_square(image: np.ndarray, size: int) -> np.ndarray:
     """Returns a square image, uint8 (S, S, 3), with a side of `size` pixels.
 
-    Each pixel of a smaller image is the mean of an area, as in frozen sets. A larger image is made by cubic
-    interpolation (cv2.INTER_CUBIC).
+    If the image must shrink, each pixel of the result is the mean of an area, as in frozen sets. If the image must
+    grow, cubic interpolation (cv2.INTER_CUBIC) is used.
     """
     if image.shape[0] >= size:
         return shrink(image, size)

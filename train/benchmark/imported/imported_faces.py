@@ -29,7 +29,7 @@ class ImportedFaces:
 def list_imported_faces(
     cases: Iterable[ImportedFaces], recognizer: FaceModels, embed: Callable[[Sequence[np.ndarray]], np.ndarray]
 ) -> SetFaces:
-    """Returns the faces of an imported set. A reference that several cases share is one face.
+    """Returns the faces of an imported set. A reference that several cases share counts as one face.
 
     `embed` computes the embeddings with `recognizer`. The thresholds are the usual thresholds of curation.
     `rules.false_match_rate` is NaN, because it cannot be measured with few people.

@@ -32,7 +32,7 @@ class Layout:
     lq: tuple[str, ...] = ()  # Patterns of the LQ images. Only the first pattern that matches any file is used.
     target: str = ""  # The pattern of the target of an LQ image, or "" if the set has no targets.
     references: str = ""  # The pattern of the references of an LQ image, or "" if the set has no references.
-    name: str = "{stem}"  # The name of an image. Other methods must give their restored image the same name.
+    name: str = "{stem}"  # The name of an image, which restored images of other methods must have too.
     size: int = 0  # The side in pixels to which all images are resized; 0 for the most frequent side in the set.
     origin: str = ""  # The publication or repository that describes the set.
     licence: str = ""  # What we know of the licence.

@@ -1,4 +1,4 @@
-"""Find the target and the references of each LQ image of a published set, and count what does not fit."""
+"""Find the target and the references of each LQ image of a published set, and count the problems of the set."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class MatchedCase:
     target: str | None
     references: tuple[str, ...]
     person: str | None  # None if the layout does not say who is on the image.
-    columns: dict[str, str]  # The other words of the pattern of the LQ images.
+    columns: dict[str, str]  # Each other word of the pattern of the LQ images -> its text.
 
 
 @dataclass
@@ -218,8 +218,8 @@ def _match_patterns(layout: Layout, pictures: list[str]) -> Matches:
 
 
 def _match_first(patterns: Iterable[str], pictures: list[str]) -> list[tuple[str, dict[str, str]]]:
-    """Returns the files that match a pattern, with the texts of its words. The first pattern that matches any file is
-    used.
+    """Returns the files that match a pattern, with the texts of its words. Only the first pattern that matches any file
+    is used.
     """
     return next((found for pattern in patterns if (found := match_pattern(pattern, pictures))), [])
 

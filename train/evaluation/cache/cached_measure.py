@@ -196,7 +196,8 @@ class CachedMeasure:
         cache: EvaluationCache,
         compute: Callable[[], float],
     ) -> float:
-        """Returns the value of a metric of the whole set `images`. `compared` has all else on which the value depends.
+        """Returns the value of a metric of the whole set `images`. `compared` has all other inputs on which the value
+        depends.
 
         The value comes from the cache, or from `compute` if it is not in the cache.
         """

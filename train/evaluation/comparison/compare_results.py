@@ -36,9 +36,9 @@ class Comparison:
 def compare_results(loaded: Sequence[LoadedResult], seed: int) -> Comparison:
     """Compares results on the images that all systems have.
 
-    Every system is compared with the first system of the first result, image by image. A metric is compared only if
-    all results computed it in the same way. Raises BadInput if there is only one system, if no image or no metric is
-    common to all systems, or if one result names other images than another result.
+    Every system is compared with the first system of the first result, image by image. A metric is compared only if all
+    results computed it in the same way. Raises BadInput if there is only one system, if no image or no metric is common
+    to all systems, or if two results name different images.
     """
     first = loaded[0]
     names = {key: name for one in loaded for key, name in one.systems.items()}

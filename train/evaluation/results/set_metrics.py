@@ -74,7 +74,7 @@ class MeasuredSet:
     statistics: Statistics | None
     measure: CachedMeasure
     cache: EvaluationCache
-    # This function is called with each picture of `options.fid_folder`, and its result is used.
+    # Called with each picture of `options.fid_folder`; the result of `keep` is used in place of the picture.
     keep: Callable[[np.ndarray], np.ndarray]
 
 

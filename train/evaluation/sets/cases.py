@@ -85,7 +85,7 @@ def read_frozen_set(
     has more references, up to this number. The first `references` references and the wrong references of the case stay
     the same.
 
-    `keep` is called with each picture and mask, and its result is used.
+    `keep` is called with each picture and mask, and the result of `keep` is used in its place.
 
     Raises BadInput if the set does not exist, is not finished, or has another size. Raises LedgerBroken if an LQ image
     is not the image that was frozen.
