@@ -20,6 +20,7 @@ from curate.faces.interface import FaceModels
 from curate.people.clustering.components import label_components
 from curate.people.collages import find_repeated_frames, find_repeating_photos
 from curate.people.constraints.links import find_dropped_faces, find_preferred_faces
+from curate.people.copies.earlier_sets import describe_search, read_earlier_sets, select_rows_to_search
 from curate.people.copies.same_picture import find_copies
 from curate.photos.history.file_history import FILE_REPLACED
 from manifests.ledger.decisions.decision_log import DROPPED_BY_DECISION, Decision, read_decisions
@@ -31,8 +32,19 @@ from manifests.ledger.records import NEAR_DUPLICATE, Face, Photo
 def mark_near_duplicates(ledger: Ledger, config: CurateConfig, models: FaceModels) -> None:
     """Records which faces are near-duplicates, and which faces decisions drop."""
     decisions = read_decisions(ledger)
-    rules, changes = compute_near_duplicates(ledger, ledger.read_rows(Face), decisions, config, models.same_person)
-    ledger.record("dedupe", "all", rules, changes)
+    all_faces = ledger.read_rows(Face)
+    rules, changes = compute_near_duplicates(ledger, all_faces, decisions, config, models.same_person)
+    photos = {photo.photo_id: photo for photo in ledger.read_rows(Photo)}
+    detail = describe_search(rules, _select_searched_faces(all_faces), photos)
+    ledger.record("dedupe", "all", rules, changes, detail=detail)
+
+
+def _select_searched_faces(faces: Iterable[Face]) -> list[Face]:
+    return [
+        face
+        for face in faces
+        if face.shard is not None and (face.status == "ok" or face.reason in (NEAR_DUPLICATE, DROPPED_BY_DECISION))
+    ]
 
 
 def compute_near_duplicates(
@@ -40,8 +52,9 @@ def compute_near_duplicates(
 ) -> tuple[DedupeRules, list[Face]]:
     """Returns the rules that were used, and the new row of each face whose row changes. Nothing is written.
 
-    `same_person` is `FaceModels.same_person` of the recognizer. Three minimum cosines of the rules are raised to
-    `same_person` if they are lower (curate/config.py).
+    If most faces were in the last search of the ledger, only the other faces are compared with all faces
+    (earlier_sets.py). `same_person` is `FaceModels.same_person` of the recognizer. Three minimum cosines of the rules
+    are raised to `same_person` if they are lower (curate/config.py).
     """
     rules = replace(
         config.dedupe,
@@ -51,16 +64,13 @@ def compute_near_duplicates(
     )
     photos = {photo.photo_id: photo for photo in ledger.read_rows(Photo)}
     all_faces = faces
-    faces = [
-        face
-        for face in all_faces
-        if face.shard is not None and (face.status == "ok" or face.reason in (NEAR_DUPLICATE, DROPPED_BY_DECISION))
-    ]
+    faces = _select_searched_faces(all_faces)
     replaced = [face for face in all_faces if face.shard is not None and face.reason == FILE_REPLACED]
     _, vectors = ledger.read_embeddings([face.face_id for face in (*faces, *replaced)])
     preferred = find_preferred_faces(decisions, faces)
     photos_of_faces = [photos[face.photo_id] for face in faces]
-    rows = find_near_duplicates(faces, photos_of_faces, vectors[: len(faces)], rules, preferred)
+    sets = read_earlier_sets(ledger, rules, faces, photos)
+    rows = find_near_duplicates(faces, photos_of_faces, vectors[: len(faces)], rules, preferred, sets)
     successors = find_successors(rows, replaced, photos, vectors, rules)
     dropped_ids = find_dropped_faces(decisions, [*rows, *successors])
     rows = [
@@ -90,7 +100,10 @@ def find_successors(
     if not replaced:
         return []
     faces = [*rows, *replaced]
-    together = find_near_duplicates(faces, [photos[face.photo_id] for face in faces], embeddings, rules)
+    sets = np.full(len(faces), -1)
+    sets[: len(rows)] = np.unique([row.representative for row in rows], return_inverse=True)[1]
+    photos_of_faces = [photos[face.photo_id] for face in faces]
+    together = find_near_duplicates(faces, photos_of_faces, embeddings, rules, sets=sets)
     successor_of: dict[str, str] = {}  # representative of a set that also contains replaced faces -> face in use
     for row, new in zip(rows, together, strict=False):
         best = successor_of.get(new.representative, row.representative)
@@ -117,6 +130,7 @@ def find_near_duplicates(
     embeddings: np.ndarray,
     rules: DedupeRules,
     preferred: Sequence[str] = (),
+    sets: np.ndarray | None = None,
 ) -> list[Face]:
     """Returns the new row of every face, in the order of `faces`.
 
@@ -128,26 +142,28 @@ def find_near_duplicates(
 
     Every face of `faces` has an embedding, and is ok, a near-duplicate, or dropped by a decision. `photos` are the
     photos of the faces. `embeddings` are the unit embeddings of the faces, float32 (n, d). The arguments `faces`,
-    `photos` and `embeddings` have the same order.
+    `photos` and `embeddings` have the same order. With the sets of an earlier search, `sets` (earlier_sets.py), only
+    some of the faces are searched, and the result is the same.
     """
-    n = len(faces)
-    if n == 0:
+    if not len(faces):
         return []
     vectors = np.ascontiguousarray(embeddings, np.float32)
-    pairs = np.concatenate([find_copies(faces, photos, vectors, rules), find_repeated_frames(faces, vectors, rules)])
-    labels = label_components(n, pairs)
+    labels = _label_sets(faces, photos, vectors, rules, sets)
 
     # Find the original of each connected set of faces, then make the new row of every face. If possible, the original
     # is not in a photo that shows one person twice.
-    repeating = find_repeating_photos(faces, vectors, rules.min_cosine_one_person)
+    in_sets = np.bincount(labels)[labels] > 1
+    photos_in_sets = {faces[row].photo_id for row in np.flatnonzero(in_sets).tolist()}
+    compared = [row for row, face in enumerate(faces) if face.photo_id in photos_in_sets]
+    repeating = find_repeating_photos([faces[row] for row in compared], vectors[compared], rules.min_cosine_one_person)
     rank = {face: place for place, face in enumerate(preferred)}  # a later decision has a higher rank
-    sets: dict[int, list[int]] = defaultdict(list)
-    for number, label in enumerate(labels.tolist()):
-        sets[label].append(number)
+    members: dict[int, list[int]] = defaultdict(list)
+    for number in np.flatnonzero(in_sets).tolist():
+        members[int(labels[number])].append(number)
     rows = [
         face if face.status == "ok" else replace(face, status="ok", reason=None, duplicate_of=None) for face in faces
     ]
-    for numbers in (numbers for numbers in sets.values() if len(numbers) > 1):
+    for numbers in members.values():
         copies = [Copy(faces[number], photos[number], photos[number].photo_id in repeating) for number in numbers]
         original = max(numbers, key=lambda number: rank.get(faces[number].face_id, -1))
         if faces[original].face_id not in rank:
@@ -159,6 +175,22 @@ def find_near_duplicates(
                     faces[number], status="dropped", reason=NEAR_DUPLICATE, duplicate_of=stands_for_it
                 )
     return rows
+
+
+def _label_sets(
+    faces: Sequence[Face], photos: Sequence[Photo], vectors: np.ndarray, rules: DedupeRules, sets: np.ndarray | None
+) -> np.ndarray:
+    """Returns the number of the set of each face, int64 (n,). `find_near_duplicates` explains the arguments."""
+    if sets is None:
+        repeated = find_repeated_frames(faces, vectors, rules)
+        return label_components(len(faces), np.concatenate([find_copies(faces, photos, vectors, rules), repeated]))
+    searched = select_rows_to_search(faces, vectors, sets)
+    repeated = searched[find_repeated_frames([faces[row] for row in searched.tolist()], vectors[searched], rules)]
+    rest = np.setdiff1d(np.arange(len(faces)), searched)
+    first, number = np.unique(sets[rest], return_index=True, return_inverse=True)[1:]
+    earlier = np.stack([rest, rest[first[number]]], axis=1)
+    copies = find_copies(faces, photos, vectors, rules, searched)
+    return label_components(len(faces), np.concatenate([copies, repeated, earlier]))
 
 
 def find_linked_photos(faces: Iterable[Face]) -> dict[str, str]:

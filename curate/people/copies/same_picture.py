@@ -23,6 +23,7 @@ from curate.faces.comparison.turned_hashes import (
 )
 from curate.people.clustering.neighbours import find_neighbours
 from curate.people.copies.companions import find_companions
+from curate.people.copies.compare_with_all import Pairs, are_neighbours, compare_with_all
 from curate.people.copies.same_pixels import have_same_pixels
 from manifests.ledger.records import Face, Photo
 
@@ -31,27 +32,62 @@ _PHOTOS_AT_ONCE = 64  # Number of photos in one step; limits the memory.
 _PAIRS_AT_ONCE = 2**14  # Number of pairs of faces in one step; limits the memory.
 
 
-def find_copies(faces: Sequence[Face], photos: Sequence[Photo], vectors: np.ndarray, rules: DedupeRules) -> np.ndarray:
+def find_copies(
+    faces: Sequence[Face],
+    photos: Sequence[Photo],
+    vectors: np.ndarray,
+    rules: DedupeRules,
+    searched: np.ndarray | None = None,
+) -> np.ndarray:
     """Returns pairs of faces that come from copies of one picture, as row numbers of `faces`, int64 (m, 2).
 
     `photos` and `vectors`, float32 (n, d), are the photos and the unit embeddings of the faces. Plain and mirrored
     copies of whole photos are always found. In collections of more than `neighbours.EXACT` faces, turned or cropped
     copies may be missed.
+
+    If `searched`, int (k,), is given, only the pairs with a face in these rows are returned. They are compared with all
+    faces, also in a large collection. A photo must have all its faces in `searched`, or none.
     """
     # The candidates are pairs of near neighbours: the faces `row` and `other`, int (m,). Each pair occurs one time. Two
     # equal faces in one photo come from a collage or a mirror, and are not searched here.
     least = min(rules.min_cosine_same_photo, rules.min_cosine_same_face, rules.min_cosine_same_pixels)
     order = np.argsort([face.face_id for face in faces])
-    near = find_neighbours(vectors, order, _NEIGHBOURS, least)
-    place, column = np.nonzero((near.rows >= 0) & (near.cosines >= least))
-    keys = np.sort(np.stack([place, near.rows[place, column]], axis=1), axis=1) @ np.array([len(faces), 1])
-    keys, first = np.unique(keys, return_index=True)
+    if searched is None:
+        near = find_neighbours(vectors, order, _NEIGHBOURS, least)
+        place, column = np.nonzero((near.rows >= 0) & (near.cosines >= least))
+        pairs = Pairs(place, near.rows[place, column], near.cosines[place, column], np.ones(len(place), bool))
+    else:
+        pairs = compare_with_all(vectors, order, searched, _NEIGHBOURS, least)
+    keys = np.sort(np.stack([pairs.first, pairs.second], axis=1), axis=1) @ np.array([len(faces), 1])
+    keys, first, number = np.unique(keys, return_index=True, return_inverse=True)
+    is_near = np.zeros(len(keys), bool)
+    np.logical_or.at(is_near, number, pairs.is_near)
     row, other = (order[part] for part in np.divmod(keys, len(faces)))
-    cosine = near.cosines[place, column][first]
+    cosine = pairs.cosines[first]
     photo_number = np.unique([face.photo_id for face in faces], return_inverse=True)[1]
     different = photo_number[row] != photo_number[other]
-    row, other, cosine = row[different], other[different], cosine[different]
+    row, other, cosine, is_near = row[different], other[different], cosine[different], is_near[different]
 
+    same = _are_copies(faces, photos, row, other, cosine, rules)
+    # A pair that is not among the nearest neighbours of a searched face may be among those of the other face.
+    far = np.flatnonzero(same & ~is_near)
+    same[far] = are_neighbours(vectors, row[far], other[far], _NEIGHBOURS)
+    # If a person has many photos, a copy of poor quality may not be among the _NEIGHBOURS nearest faces. The search for
+    # copies therefore also compares the hashes of the photos.
+    by_photo = _find_copies_by_photo(faces, photos, vectors, rules, searched)
+    copies = np.concatenate([np.stack([row[same], other[same]], axis=1), by_photo]).astype(np.int64)
+    return np.concatenate([copies, find_companions(faces, vectors, copies, rules)])
+
+
+def _are_copies(
+    faces: Sequence[Face],
+    photos: Sequence[Photo],
+    row: np.ndarray,
+    other: np.ndarray,
+    cosine: np.ndarray,
+    rules: DedupeRules,
+) -> np.ndarray:
+    """Returns whether the faces of each pair come from copies of one picture, bool (m,)."""
     same = _are_same_photo(faces, photos, row, other, cosine, rules)
     # The aligned faces are upright, so they are compared plain and mirrored, and not turned.
     hashes = unpack_hashes([face.phash for face in faces])
@@ -65,11 +101,7 @@ def find_copies(faces: Sequence[Face], photos: Sequence[Photo], vectors: np.ndar
     at = np.flatnonzero(~same)
     bits = np.minimum(plain, mirrored)
     same[at] = have_same_pixels(faces, row[at], other[at], cosine[at], bits[at], (mirrored < plain)[at], rules)
-    # If a person has many photos, a copy of poor quality may not be among the _NEIGHBOURS nearest faces. The search for
-    # copies therefore also compares the hashes of the photos.
-    by_photo = _find_copies_by_photo(faces, photos, vectors, rules)
-    pairs = np.concatenate([np.stack([row[same], other[same]], axis=1), by_photo]).astype(np.int64)
-    return np.concatenate([pairs, find_companions(faces, vectors, pairs, rules)])
+    return same
 
 
 def _are_same_photo(
@@ -96,12 +128,17 @@ def _are_same_photo(
 
 
 def _find_copies_by_photo(
-    faces: Sequence[Face], photos: Sequence[Photo], vectors: np.ndarray, rules: DedupeRules
+    faces: Sequence[Face],
+    photos: Sequence[Photo],
+    vectors: np.ndarray,
+    rules: DedupeRules,
+    searched: np.ndarray | None,
 ) -> np.ndarray:
     """Returns pairs of rows that are one face in two copies of one photo, plain or mirrored, int64 (m, 2).
 
-    Two rows form a pair if three conditions hold: the hashes of the photos differ in at most `max_photo_bits` bits, the
-    boxes overlap enough, and the cosine is `min_cosine_same_photo` or more.
+    If `searched` is given, one of the two photos is a photo of these rows. Two rows form a pair if three conditions
+    hold: the hashes of the photos differ in at most `max_photo_bits` bits, the boxes overlap enough, and the cosine is
+    `min_cosine_same_photo` or more.
     """
     # For each distinct photo, find its first row, its hash as uint8 (photos, 8), and the rows of its faces as a slice
     # of `order`.
@@ -112,18 +149,22 @@ def _find_copies_by_photo(
     order, count = np.argsort(of, kind="stable"), np.bincount(of)
     start = np.cumsum(count) - count
     boxes = _scale_boxes(faces, photos)
+    is_searched = np.ones(len(bits), bool) if searched is None else np.isin(np.arange(len(bits)), of[searched])
+    queries = np.flatnonzero(is_searched)
 
     pairs = [np.zeros((0, 2), np.int64)]
     for variant in (PLAIN, MIRRORED):
         turned_bits, turned_boxes = turn_hashes(bits, variant), turn_boxes(boxes, variant)
-        for begin in range(0, len(bits), _PHOTOS_AT_ONCE):
-            # Find the pairs of photos a < b whose hashes differ in at most max_photo_bits bits. The radius is
-            # max_photo_bits + 1, because range_search returns only distances below the radius.
-            queries = np.ascontiguousarray(turned_bits[begin : begin + _PHOTOS_AT_ONCE])
-            limits, _, b = index.range_search(queries, rules.max_photo_bits + 1)
+        for begin in range(0, len(queries), _PHOTOS_AT_ONCE):
+            # Find the pairs of photos a and b whose hashes differ in at most max_photo_bits bits. The radius is
+            # max_photo_bits + 1, because range_search returns only distances below the radius. If both photos are
+            # queries, a < b, so that the pair occurs one time.
+            part = queries[begin : begin + _PHOTOS_AT_ONCE]
+            limits, _, b = index.range_search(np.ascontiguousarray(turned_bits[part]), rules.max_photo_bits + 1)
             hits = limits[1:].astype(np.int64) - limits[:-1].astype(np.int64)
-            a = begin + np.repeat(np.arange(len(hits)), hits)
-            a, b = a[a < b], b[a < b]
+            a = np.repeat(part, hits)
+            once = (a < b) | ~is_searched[b]
+            a, b = a[once], b[once]
 
             # Combine every face of photo a with every face of photo b. `pair` is the number of the pair of photos, and
             # `nth` counts the combinations inside the pair.
