@@ -181,7 +181,7 @@ def _describe_leaking(summary: Summary) -> str:
     ]
     if not shares:
         return "none"
-    return f"{', '.join(shares)}: `likeness leaks DATASET` lists the leaks, and --repair ends them"
+    return f"{', '.join(shares)}: `likeness leaks DATASET` lists the leaks, and its option --repair ends them"
 
 
 def _suggest_next(summary: Summary, dataset: Path) -> str:
@@ -190,7 +190,9 @@ def _suggest_next(summary: Summary, dataset: Path) -> str:
     if not summary.files.get("ok"):
         return "name a folder that contains photos."
     if not summary.identities:
-        return f"run `likeness manifest show {name}`. Its reasons say why no person has two usable photos."
+        return (
+            f"run `likeness manifest show {name}`. The reasons that it prints say why no person has two usable photos."
+        )
     train = f", likeness train {name} --out RUN" if summary.pairs.get("train") else ""
     return f"likeness manifest show {name}, likeness report {name}{train}"
 

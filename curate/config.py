@@ -76,7 +76,7 @@ class DedupeRules:
 class GroupRules:
     """Rules for grouping faces into people."""
 
-    neighbours: int = 64  # Each face is compared with this number of its nearest faces.
+    neighbours: int = 64  # Number of nearest faces with which each face is compared.
     # Two groups of faces are one person if their mean cosine is at least `same_person` (average linkage). If
     # `same_person` is None, the threshold for ArcFace is estimated from the collection, and dlib has a fixed threshold.
     same_person: float | None = None
@@ -87,7 +87,7 @@ class GroupRules:
 class SplitRules:
     """Rules that divide the people into train, val and test."""
 
-    policy: str = "identity"  # "identity" divides the people, "photos" the photos of one person.
+    policy: str = "identity"  # "identity" puts each person into one split, and "photos" puts each photo into one split.
     val: float = 0.1  # Share of the people in val.
     test: float = 0.1  # Share of the people in test.
 
@@ -166,7 +166,7 @@ class CurateConfig:
 
     faces: str = "auto"
     landmarks: str | None = None  # "dlib" adds 68 landmarks to the row of each face
-    # The detection looks for faces whose eyes are at least `min_face` pixels apart. If `min_face` is None, the limit is
+    # The detection looks for faces whose eyes are at least `min_face` pixels apart. If `min_face` is None, its value is
     # the smaller of two numbers: 16 pixels, and the limit of the filter `too_small`.
     min_face: float | None = None
     # Labels from `folder`, `FILE.csv` or `truth:metadata` are taken as truth. Labels from `hint`, `hint:FILE.csv` or

@@ -51,8 +51,8 @@ def check_acceptable(
         raise BadInput(f"The face {name} is not in use because of {name_decision(drop)}. Undo this decision instead.")
     if face.reason == DROPPED_BY_DECISION:
         raise BadInput(
-            f"A decision dropped a copy of the face {name}, and therefore this face too. To use the face, undo this "
-            "decision: `likeness decide DATASET list` prints its number."
+            f"A decision dropped a copy of the face {name}, and therefore this face too. To use the face, undo the "
+            "decision. `likeness decide DATASET list` prints the number of the decision."
         )
     if face.reason == NEAR_DUPLICATE:
         raise BadInput(f"Another copy is in use instead of the face {name}. To use this face, give: prefer {name}.")

@@ -43,12 +43,13 @@ def decide(
     --to ID` moves the faces to another person. `drop FACE...` takes the faces out of use, and `--reason TEXT` records
     why. `accept FACE...` lets the next `likeness curate` use faces that a filter dropped. `likeness decide` itself
     cannot use these faces, because it loads no face models. `rename ID --name NAME` gives a person a name. `lock ID`
-    keeps the faces of a person together, and keeps faces of other people out. `prefer FACE` uses this copy of a picture
+    keeps the faces of a person together, and no face of another person can join them. `prefer FACE` uses this face
     instead of its near-duplicates. `together ID ID` puts two people into one split without merging them. `assign ID
     --split SPLIT` puts a person into a split. `apart ID ID` says that two people are not one person. `consent ID...
-    --consent VALUE` sets the consent for photos: yes, no or withdrawn. The id of a face means its photo, and the id of
-    a person means all photos of the person. `undo NUMBER` takes a decision back. `list` prints all decisions. `likeness
-    review` only records decisions, and `apply` updates people, splits and references by these decisions.
+    --consent VALUE` sets the consent for photos: yes, no or withdrawn. In this action, the id of a face means its
+    photo, and the id of a person means all photos of the person. `undo NUMBER` takes a decision back. `list` prints all
+    decisions. `likeness review` only records decisions, and `apply` updates people, splits and references by these
+    decisions.
 
     The command `likeness manifest why DATASET PHOTO` prints the ids of the faces and people in a photo.
 

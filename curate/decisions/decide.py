@@ -1,7 +1,7 @@
 """Applies decisions: updates identities, splits and pairs, and erases faces of photos without consent.
 
 `decide` records decisions and applies them at once. `record_decisions` (record.py) only records decisions, and
-`apply_decisions_of` applies recorded decisions later. A decision takes earlier decisions back that it contradicts
+`apply_decisions_of` applies recorded decisions later. A decision takes back the earlier decisions that it contradicts
 (take_back.py). A decision is refused if it joins people who are in different frozen splits. No face model is loaded.
 The faces are grouped again from their recorded embeddings, with the settings of the last curation.
 """
@@ -59,8 +59,10 @@ class Outcome:
     split_changes: tuple[tuple[str, str, str], ...] = ()
     names: tuple[tuple[str, str | None, str | None], ...] = ()  # id, old name and new name of each renamed person
     applied: int = 0  # number of applied decisions, including decisions that were recorded before the command
-    only_names: bool = False  # whether the applied decisions can change names but move no face
-    only_filters: bool = False  # whether the applied decisions change only what the next curation filters
+    only_names: bool = False  # whether the applied decisions rename people and move no face
+    only_filters: bool = (
+        False  # whether the applied decisions only change which faces the next curation drops by its filters
+    )
 
 
 def decide(
@@ -143,7 +145,7 @@ def _apply(
         changes = [*changes, *copies]  # no face occurs twice, because a face without consent is never a near-duplicate
         faces = _replace_rows(faces, copies)
     later = describe_next_curation(log, unapplied, faces)
-    # `compute_groups` updates the ids of the people for one earlier command after the other. The last command is not
+    # `compute_groups` updates the ids of the people once for each earlier command. The last command is not
     # among these commands, because the new groups already contain its effect.
     batches = read_decision_batches(ledger)
     groups = compute_groups(ledger, faces, log, config, progress, batches if new else batches[:-1])
@@ -207,7 +209,7 @@ def _describe_waiting(count: int) -> list[str]:
 
 
 def _replace_rows(faces: Sequence[Face], changes: Sequence[Face]) -> list[Face]:
-    """Returns the rows `faces`. A row of `changes` replaces the row with the same id."""
+    """Returns the rows `faces`, in which the rows of `changes` replace the rows with the same ids."""
     row_of = {face.face_id: face for face in changes}
     return [row_of.get(face.face_id, face) for face in faces]
 

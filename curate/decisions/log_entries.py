@@ -33,8 +33,8 @@ class LogEntry:
     time: datetime  # Time at which the decision was recorded.
     undone_by: int | None  # Number of the undo that takes the decision back.
     missing: tuple[str, ...]  # A phrase for each face that is not in use, with the photo and the reason.
-    taken_back_by: tuple[int, ...] = ()  # Numbers of newer decisions in force that take effects of the decision back.
-    is_void: bool = False  # Whether newer decisions take all effects of the decision back.
+    taken_back_by: tuple[int, ...] = ()  # Numbers of newer decisions in force that take back effects of the decision.
+    is_void: bool = False  # Whether newer decisions take back all effects of the decision.
 
 
 def read_log_entries(dataset: Path) -> list[LogEntry]:

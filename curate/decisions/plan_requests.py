@@ -74,7 +74,7 @@ def plan_requests(
             except NothingToDo:
                 if not planned.decisions:
                     raise
-                # raises the error again if earlier lines are not the cause
+                # raises NothingToDo again if the request also changes nothing without the earlier requests
                 parse_request(request, start, photos, number_of, read_embeddings)
                 planned.notices.append(
                     f"{request.get('_where', '')}The {request['kind']} is not recorded, because earlier decisions of "
@@ -106,7 +106,7 @@ def plan_requests(
             if new and several:
                 people.follow(new, change)
     if planned.decisions and several:
-        change = start.people.plan(planned.decisions)  # all decisions in one step, as when the ledger is read again
+        change = start.people.plan(planned.decisions)  # all decisions in one step, as `read_desk` does
     return replace(planned, change=change if planned.decisions else None)
 
 

@@ -124,7 +124,7 @@ def _parse_sides(kind: str, request: Request, lookup: FaceLookup) -> tuple[Decis
     sides = tuple(lookup.find_person(side) for side in request["sides"])
     places = [frozenset(map(_get_place, side)) for side in sides]
     if any(one <= other for one, other in permutations(places, 2)):
-        sentence = f"The ids of the action {kind} belong to one person already. "
+        sentence = f"All ids of the action {kind} belong to one person already. "
         if kind == "apart":
             raise BadInput(f"{sentence}To take faces out of it, use split.")
         raise NothingToDo(f"{sentence}To keep its faces together, use lock.")

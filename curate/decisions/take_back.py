@@ -152,8 +152,8 @@ def _list_leaving(error: Contradiction) -> list[_Release]:
 
 
 def _find_holds(conflict: Conflict, joined: Sequence[tuple[int, frozenset[str]]]) -> list[_Release]:
-    """Returns a release for each older decision that joins faces that leave a person to faces that stay. The decision
-    may also join the faces through other decisions.
+    """Returns a release for each older decision that joins faces of `conflict.leaving` to faces of `conflict.staying`,
+    directly or through other decisions.
     """
     # the sets of faces that the decisions and labels make one person, without the leaving faces
     groups: list[set[str]] = []
@@ -175,7 +175,7 @@ def _list_joining(error: Contradiction, in_force: Sequence[Decision]) -> list[_R
 
     An older decision that separates two sides keeps as much of its effect as possible. If all faces of one side belong
     to the one person, those faces of the other side that belong to the one person lose the effect. Otherwise, the older
-    decision only stops separating the two sides within the one person. The second rule also applies if a decision of
+    decision only stops separating the two sides within the one person. This last rule also applies if a decision of
     `in_force` has already taken such a part of the older decision back.
     """
     in_part = {taken.number for one in in_force for taken in one.takes_back if taken.others}

@@ -16,8 +16,8 @@ from manifests.runtime.text import format_count
 # A face looks like a person if it is more similar to the person than a quarter of the person's own faces (ours). In
 # eight of 836 web photos, a face looks like the person of another face in the photo. Six of the eight photos are
 # collages or posters. Two of the eight photos show blurred spectators. The grouping had joined blurred faces of several
-# people, and the spectators look like this group. At least four more collages are not found. With a fifth instead of a
-# quarter, the face of a woman would look like her sister.
+# people, and the spectators look like this group. At least four other collages among the 836 photos are not found. With
+# a fifth instead of a quarter, the face of a woman would look like her sister.
 _QUANTILE = 0.25
 _EXAMPLES = 3  # largest number of file names in a notice
 

@@ -40,7 +40,7 @@ def read_earlier_grouping(
 ) -> EarlierGrouping | None:
     """Returns the last grouping of the faces `face_ids`, or None if all faces must be grouped again.
 
-    `memberships` are the memberships of the last grouping. `labels` are the labels that decide about people, by face.
+    `memberships` are the memberships of the last grouping. `labels` maps face_id -> label, if labels are truth.
     All faces are grouped again in these cases: the collection is small, many faces are new or gone, the last grouping
     had other rules or decisions, a label of an earlier face changed, the threshold was not calibrated, or `rules` allow
     a person to appear twice in a photo.

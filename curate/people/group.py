@@ -234,9 +234,9 @@ def compute_names(
 def _read_memberships(ledger: Ledger, faces: Sequence[Face]) -> list[Membership]:
     """Returns the memberships of the previous run for the current representatives, sorted by face id.
 
-    `faces` are the usable faces and the faces of `select_replaced_faces`. The photos of these replaced faces were
-    overwritten, and usable faces are copies of them. If a face has a new representative, the new representative gets
-    the membership. If a representative has several memberships, the row of the representative itself takes precedence.
+    `faces` are the usable faces and the faces of `select_replaced_faces`. The photo of a replaced face was overwritten,
+    and a usable face shows the same picture. If a face has a new representative, the new representative gets the
+    membership. If a representative has several memberships, the row of the representative itself takes precedence.
     """
     representative = {face.face_id: face.representative for face in faces}
     rows = ledger.read_rows(Membership)

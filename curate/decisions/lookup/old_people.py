@@ -22,7 +22,7 @@ ReadEmbeddings = Callable[[Sequence[str] | None], tuple[list[str], np.ndarray]]
 def find_old_people(
     people: PeopleNow, faces: Sequence[FaceLocation], target: Collection[str], read: ReadEmbeddings
 ) -> set[str]:
-    """Returns the old people of those faces that belong to no person now.
+    """Returns the old people of the faces in `faces` that belong to no person now.
 
     A person in `target` is never an old person. The result is empty if one of the faces has no embedding, or if there
     are no other people.

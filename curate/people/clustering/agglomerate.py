@@ -47,8 +47,8 @@ class Graph:
     sizes: np.ndarray  # Number of faces of each group, int64 (g,). Near-copies (group_embeddings.py) count as one face.
     pairs: np.ndarray  # Pairs of groups that may merge, int32 (m, 2). A pair may occur several times.
     forbidden_pairs: np.ndarray  # Pairs of groups that must never merge, int64 (k, 2).
-    # Number of faces of each group in each photo, float32 (g, photos), or None if no photo has two faces. The cosine of
-    # two faces of one photo is reduced by 1.
+    # Number of faces of each group in each photo, float32 (g, photos), or None if no photo has two faces. Merging
+    # subtracts 1 from the cosine of two faces of one photo.
     photo_counts: csr_matrix | None
 
 
@@ -78,7 +78,7 @@ class MergeResult:
 
     labels: np.ndarray  # int64 (g,): groups that merged share a label
     evidence: Evidence
-    alpha: float  # final concentration of the prior
+    alpha: float  # final concentration α of the prior (threshold.py)
 
 
 def merge_by_odds(graph: Graph, spread: float) -> MergeResult:
@@ -88,7 +88,7 @@ def merge_by_odds(graph: Graph, spread: float) -> MergeResult:
     a smaller α, two groups need a lower score to merge.
     """
     groups = _Groups(graph)
-    faces = max(len(graph.sizes), 1)  # faces that constraints joined before the merging count as one face here
+    faces = max(len(graph.sizes), 1)  # faces that constraints have joined already count as one face
     evidence = Evidence(spread, MEAN_WITHIN)
 
     def compute_alpha() -> float:

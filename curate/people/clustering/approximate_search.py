@@ -99,7 +99,7 @@ def _compare_neighbours_of_neighbours(
 
 
 def _drop_known(candidates: np.ndarray, known: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """Returns each candidate of a row one time, int64 (q, c). Behind the candidates, the row is filled with -1.
+    """Returns each candidate of a row one time, int64 (q, c). The rest of the row is filled with -1.
 
     The candidates in `known` (q, k), and the row `own` (q,) itself, are left out.
     """

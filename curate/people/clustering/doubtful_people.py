@@ -36,8 +36,8 @@ def find_doubtful_groups(
     `labels`, of `is_strong` and of `has_formed`, (n,), belongs to the face `embeddings[order[i]]`. `spread` is the
     spread of the cosines between strangers.
 
-    The limit depends on the number of people, and each face of a doubtful group counts as a person. The search first
-    counts all groups as doubtful, and repeats until no group changes.
+    The limit depends on the number of people, and each face of a doubtful group counts as a person. The function first
+    counts all groups as doubtful, and then computes the doubtful groups again until no group changes.
     """
     groups = int(labels.max()) + 1
     rows = np.flatnonzero(is_strong | has_formed)

@@ -100,7 +100,9 @@ def extend_grouping(
 
     # Merge the strong nodes, and let the new weak nodes join. The other weak nodes stay as they are. Last, faces that
     # are still alone may form people.
-    mean_cosine = np.linalg.norm(graph.sums, axis=1) / np.maximum(graph.sizes, 1)  # of the faces to their centre
+    mean_cosine = np.linalg.norm(graph.sums, axis=1) / np.maximum(
+        graph.sizes, 1
+    )  # of each node's faces to their centre
     merged = merge_by_given_odds(select_groups(graph, np.flatnonzero(strong)), earlier.evidence, earlier.alpha)
     is_new_node = np.isin(np.arange(len(strong)), new_nodes)
     part = np.flatnonzero(strong | is_new_node)

@@ -65,7 +65,7 @@ class Grouping:
     # instead.
     false_match_rate: float
     recall: float = 1.0  # Share of the true near neighbours that the search found; 1 for an exact search.
-    # bool (n,): whether the faces of the face's group may be faces of strangers; None if unknown
+    # bool (n,): whether the group of the face may contain strangers; None if unknown
     doubtful: np.ndarray | None = None
     # int64 (k,): the rows that belong to the same person as another face of their photo, although no link says so
     repeated: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
@@ -272,7 +272,7 @@ def _check_arguments(
         raise BadInput(f"neighbours is {neighbours}. Give 1 or more.")
     for begin in range(0, n, _ROWS_AT_ONCE):
         length = np.linalg.norm(embeddings[begin : begin + _ROWS_AT_ONCE], axis=1)
-        if not np.abs(length - 1).max() < 1e-3:  # for NaN, the comparison is False too
+        if not np.abs(length - 1).max() < 1e-3:  # a length of NaN also fails this comparison
             raise BadInput(
                 "An embedding is not finite or does not have length 1. Normalise the embeddings, and leave out faces "
                 "without an embedding."

@@ -22,7 +22,7 @@ MIN_OTHER_PHOTOS = 2
 
 
 def raise_threshold(threshold: float, part: float) -> float:
-    """Returns the cosine that lies between `threshold` and 1, at the share `part` of the way."""
+    """Returns threshold + part * (1 - threshold)."""
     return threshold + part * (1 - threshold)
 
 

@@ -25,9 +25,9 @@ from scipy.special import log_ndtr, ndtri
 # poor photos, the positive cosines are more widely spread. The measured spread is therefore multiplied by TAIL_FACTOR.
 TAIL_FACTOR = 1.25
 # In a large collection, hardly any pair of faces is a pair of one person, so the spread of the positive cosines is
-# measured instead (`measure_tail_factor`). We compared the _TAIL_SHARE highest cosines between strangers with a normal
-# distribution. On web photos, the spread of these cosines is 1.184 times the spread of the negative cosines, and
-# TAIL_FACTOR is 1.056 times 1.184 (ours), because the very highest cosines are still more widely spread.
+# measured instead (`measure_tail_factor`). We compared the highest cosines between strangers (a share of _TAIL_SHARE)
+# with a normal distribution. On web photos, the spread of these cosines is 1.184 times the spread of the negative
+# cosines, and TAIL_FACTOR is 1.056 times 1.184 (ours), because the very highest cosines are still more widely spread.
 _TAIL_SHARE, _TAIL_MARGIN = 1e-3, 1.056
 MIN_TAIL_FACTOR = 1.1  # ours; every collection has relatives and look-alikes
 # If a collection has too few negative cosines, the spread is assumed to be TAIL_FACTOR * RANDOM_FACTOR / sqrt(d). The
@@ -104,12 +104,12 @@ def measure_spread(vectors: np.ndarray) -> float | None:
 
 
 def measure_tail_factor(vectors: np.ndarray, spread: float) -> float:
-    """Returns by how much the positive cosines between strangers are more widely spread than the negative cosines.
+    """Returns the spread of the positive cosines between strangers, divided by the spread of the negative cosines.
 
     `vectors` are a sample of the unit rows of a large collection, float32 (n, d), and `spread` is the result of
     `measure_spread`. The result replaces TAIL_FACTOR. The result is at least MIN_TAIL_FACTOR and at most TAIL_FACTOR.
-    If the collection has few people with many photos, many high cosines are cosines of one person. The result is then
-    TAIL_FACTOR, which is the cautious value.
+    If the collection has few people with many photos, many high cosines come from two faces of one person. The result
+    is then TAIL_FACTOR, which is the cautious value.
     """
     cosines = (vectors @ vectors.T)[np.triu_indices(len(vectors), 1)]
     in_spreads = float(np.quantile(cosines, 1 - _TAIL_SHARE)) / (spread / TAIL_FACTOR)
@@ -127,7 +127,7 @@ def estimate_spread(dimensions: int) -> float:
 
 def calibrate_on_people(vectors: np.ndarray, people: Sequence[str]) -> tuple[float, float] | None:
     """Returns the lowest cosine at which two single faces of this collection are one person, and the estimated share of
-    the pairs of strangers that reach the cosine.
+    the pairs of strangers that reach this cosine.
 
     `vectors` are unit rows, float32 (n, d), and `people` names the person of each row. A larger collection has more
     pairs of strangers, and therefore a higher cosine. Returns None if the spread cannot be measured (`measure_spread`),

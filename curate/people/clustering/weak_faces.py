@@ -141,8 +141,8 @@ def _select_likely(cosines: np.ndarray, people: int, spread: float) -> np.ndarra
 
     `cosines` (w,) are the cosines of w weak faces to the nearest of `people` people. The faces that do not join count
     as strangers. The limit of the cosine is chosen so that at most the share _CHANCE of the w faces is expected to
-    reach the limit by chance. With fewer strangers, the limit is therefore lower, but never lower than _LEAST_SPREADS
-    times `spread`.
+    reach the limit by chance. With fewer strangers, the limit is lower, but never lower than _LEAST_SPREADS times
+    `spread`.
     """
     joins = np.zeros(len(cosines), bool)
     while True:

@@ -110,7 +110,7 @@ def resolve_links(
     for one in resolved:
         _collect_constraints(one, constraints, last_named)
 
-    # Faces with one label are one person. A link joins the first face of a label with each of its other faces.
+    # Faces with one label are one person. Links join the first face of a label with each other face of the label.
     row_labels = {
         row_of[face]: label
         for face, label in (labels or {}).items()

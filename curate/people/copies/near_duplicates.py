@@ -115,7 +115,7 @@ def find_successors(
 
 
 def select_replaced_faces(faces: Iterable[Face]) -> list[Face]:
-    """Returns the overwritten faces whose picture is also shown by a face in use."""
+    """Returns the overwritten faces whose picture a face in use also shows."""
     return [face for face in faces if face.reason == FILE_REPLACED and face.duplicate_of is not None]
 
 

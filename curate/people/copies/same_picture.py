@@ -49,7 +49,7 @@ def find_copies(
     faces, also in a large collection. A photo must have all its faces in `searched`, or none.
     """
     # The candidates are pairs of near neighbours: the faces `row` and `other`, int (m,). Each pair occurs one time. Two
-    # equal faces in one photo come from a collage or a mirror, and are not searched here.
+    # equal faces in one photo come from a collage or a mirror, and are not a candidate.
     least = min(rules.min_cosine_same_photo, rules.min_cosine_same_face, rules.min_cosine_same_pixels)
     order = np.argsort([face.face_id for face in faces])
     if searched is None:

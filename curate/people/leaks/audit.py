@@ -13,7 +13,9 @@ from manifests.runtime.progress import Progress
 
 
 def audit_leaks(ledger: Ledger, progress: Progress = lambda *_: None) -> Leaks:
-    """Searches the splits for leaks, records the counts, and returns the leaks. Without splits, there is no leak."""
+    """Searches the splits for leaks, records the counts, and returns the leaks. Without splits, the result has no
+    leaks.
+    """
     has_splits = len(ledger.query("SELECT 1 FROM splits WHERE status = 'ok' LIMIT 1"))
     leaks = find_ledger_leaks(ledger, progress=progress) if has_splits else Leaks(0)
     record_audit(ledger, _make_detail(leaks))

@@ -104,8 +104,8 @@ def raise_threshold(rules: Rules, vectors: np.ndarray, people: Sequence[str]) ->
 
     `vectors` are the unit embeddings of both collections, float32 (n, d). `people` names the person of each row.
     `same_person`, the cosine from which two faces count as one person, is calibrated on both collections together.
-    Both collections together have more pairs of strangers than each alone, and therefore need a higher threshold. The
-    threshold never becomes lower than in `rules`.
+    Both collections together have more pairs of strangers than each alone, and therefore need a higher threshold.
+    `same_person` never becomes lower than in `rules`.
     """
     calibrated = calibrate_on_people(vectors, people)
     if calibrated is None or calibrated[0] <= rules.same_person:

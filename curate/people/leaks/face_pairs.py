@@ -25,7 +25,7 @@ from curate.people.leaks.face_line import FaceLine
 
 DIGITS = 6  # cosines are rounded, because their last bits depend on the number of threads
 
-_ROWS, _COLUMNS = 1024, 16384  # number of faces in one step: the float32 cosines take 64 MB
+_ROWS, _COLUMNS = 1024, 16384  # numbers of first and second faces in one step: their float32 cosines take 64 MB
 PAIRS_PER_BATCH = 1 << 16
 
 
@@ -37,7 +37,7 @@ class SimilarFaces:
     j: np.ndarray  # number of the second face
     cosines: np.ndarray
     is_copy: np.ndarray  # bool: the two faces are near-duplicates
-    is_alike: np.ndarray  # bool: the cosine reaches the threshold for one person, as some strangers also do
+    is_alike: np.ndarray  # bool: the cosine reaches the threshold for one person (some strangers also reach it)
     is_person: np.ndarray  # bool: the cosine reaches the threshold, and other photos confirm the person
 
 
@@ -126,7 +126,7 @@ class FacePairs:
         return (overlap >= self.rules.min_overlap_same_photo) & ~different
 
     def find_photo_copies(self, one: np.ndarray, other: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yields the pairs of a face of `one` and a face of `other` that are one face in two copies of a photo."""
+        """Yields pairs of a face in `one` and a face in `other`, if both are the same face in two copies of a photo."""
         for i, j in _split_into_blocks(one, other):
             near = [self._have_similar_photos(i[:, None], j, variant) for variant in (PLAIN, MIRRORED)]
             a, b = np.nonzero(near[PLAIN] | near[MIRRORED])
@@ -137,7 +137,7 @@ class FacePairs:
     def find_similar_faces(
         self, one: np.ndarray, other: np.ndarray, people: bool
     ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Yields the pairs of a face of `one` and a face of `other` whose cosine is high enough for near-duplicates.
+        """Yields pairs of a face in `one` and a face in `other`, if their cosine is high enough for near-duplicates.
 
         If `people` is true, pairs whose cosine is high enough for one person are also yielded. Each item that is
         yielded consists of three arrays: the first faces of the pairs, the second faces of the pairs, and the cosines.

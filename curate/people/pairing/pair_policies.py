@@ -120,7 +120,7 @@ def rank_references(
     usable: np.ndarray,
     rules: PairRules,
 ) -> np.ndarray:
-    """Returns a rank for each target and candidate, int64 (targets, candidates), from 0 to below 2^38.
+    """Returns a rank for each target and candidate, int64 (targets, candidates), at least 0 and below 2^38.
 
     The candidate with the smallest rank becomes the first reference. `targets` and `candidates` are row numbers of
     `table`. `cosine` and `usable` are (targets, candidates). Ignore the rank of a candidate that is not usable.

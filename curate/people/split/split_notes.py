@@ -30,7 +30,7 @@ def describe_split_changes(changes: Sequence[tuple[Split, Split]]) -> list[str]:
 
 
 def describe_empty_splits(rows: Sequence[Split], rules: SplitRules) -> list[str]:
-    """Returns a notice if val or test is empty although three or more people have two faces, or an empty list."""
+    """Returns a notice if val or test is empty although at least three people have two faces. Otherwise returns []."""
     faces_of = Counter(row.identity_id for row in rows if row.status == "ok")
     people = sum(count > 1 for count in faces_of.values())
     filled = {row.split for row in rows}
