@@ -1,1 +1,1 @@
-"""Defines the recipes of training. Reads and writes the files that hold recipes, and checks the values of recipes."""
+"""Defines the recipes of training, reads and writes recipe files, and checks the values of recipes."""

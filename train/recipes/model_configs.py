@@ -8,7 +8,7 @@ from train.recipes.recipes import DIFFUSION, EMBEDDING_PARTS, GRAY_IR_SE50, STYL
 
 
 def build_model_config(recipe: Recipe, embedding_dim: int, base_model: str = TINY) -> ModelConfig:
-    """Returns the model configuration of a recipe; `embedding_dim` is the length of the recognizer's embeddings."""
+    """Returns the architecture of a recipe's model. `embedding_dim` is the length of the recognizer's embeddings."""
     encoder = find_encoder_shape(recipe) if EMBEDDING_PARTS & set(recipe.parts) else None
     dim = embedding_dim if encoder is None else encoder.dim
     stylegan = None
@@ -35,7 +35,7 @@ def build_model_config(recipe: Recipe, embedding_dim: int, base_model: str = TIN
 
 
 def find_encoder_shape(recipe: Recipe) -> IrSeShape | None:
-    """Returns the shape of IR-SE50, or None if no loss and no part of the recipe needs embeddings of IR-SE50."""
+    """Returns the shape of IR-SE50 if a loss or a part of the recipe needs its embeddings, otherwise None."""
     reads = bool(EMBEDDING_PARTS & set(recipe.parts)) or any(name in THROUGH_RECOGNIZER for name in recipe.losses)
     return IR_SE50 if recipe.identity_encoder == GRAY_IR_SE50 and reads else None
 

@@ -1,8 +1,8 @@
 """Writes a recipe as TOML, reads a recipe from a TOML file, a run or a checkpoint, and changes values of a recipe.
 
 The keys of the file are the fields of `train.recipes.recipes.Recipe`. The losses are in the table `loss`. If `name` is
-a recipe of train/recipes/recipes.py, a missing key has the value of that recipe. If `name` is a new name, the file must
-contain all keys. A table of the file replaces the whole table of the recipe:
+a recipe of train/recipes/recipes.py, missing keys get the values of that recipe. If `name` is a new name, the file must
+contain all keys. A table in the file replaces the whole table of that recipe, for example:
 
     name = "tiny"
     batch = 8
@@ -32,15 +32,15 @@ from train.recipes.recipes import DIFFUSION, RECIPES, STYLEGAN, STYLEGAN_PARTS, 
 from train.recipes.training_presets import TRAINING_PRESETS, find_training_preset
 from train.run_folders import RUN_CONFIG
 
-RECIPE_FILE = "recipe.toml"  # The file with the recipe in a checkpoint folder.
-# On base tiny, the latent has this side for every --size: the factor is 8 at 256 px, and 4 at 128 px (ours).
+RECIPE_FILE = "recipe.toml"  # the file with the recipe in a checkpoint folder
+# On base tiny, the latent has this side for every --size (ours). The latent factor is 8 at 256 px, and 4 at 128 px.
 LATENT_SIDE = 32
-_KEYS = {"losses": "loss"}  # the fields of Recipe whose key in a file has another name
+_KEYS = {"losses": "loss"}  # fields of Recipe that have another name in a file
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def format_recipe(recipe: Recipe) -> str:
-    """Returns the recipe as TOML with all values. `read_recipe` reads the same recipe from this text."""
+    """Returns a recipe file with all values of the recipe. `read_recipe` reads the same recipe from this file."""
     return "\n".join(["# docs/recipes.md explains the keys.", *_format_table(tabulate(recipe), ())]) + "\n"
 
 
@@ -52,8 +52,8 @@ def tabulate(recipe: Recipe) -> dict[str, Any]:
 def read_recipe(source: Path, base: str | None = None) -> Recipe:
     """Returns the recipe of a TOML file, or of the folder of a run or of a checkpoint.
 
-    A file without the key `base` uses the argument `base`, which is TINY, DIFFUSION or None. Raises BadInput if the
-    file cannot be read or does not describe a recipe.
+    `base`, which is TINY, DIFFUSION or None, is used if the file has no key `base`. Raises BadInput if the file cannot
+    be read or does not describe a recipe.
     """
     if source.is_dir():
         source = source / RECIPE_FILE if (source / RECIPE_FILE).is_file() else source / RUN_CONFIG
@@ -81,7 +81,7 @@ def read_recipe(source: Path, base: str | None = None) -> Recipe:
 
 
 def build_recipe(place: str, table: Mapping[str, Any], base: str | None = None) -> Recipe:
-    """Returns the recipe that `table` describes. `place` is the file or the option that an error message names.
+    """Returns the recipe that `table` describes. `place` is the file or the option that is named in error messages.
 
     Raises BadInput if a key is unknown or missing, or if a value is not valid.
     """
@@ -112,8 +112,8 @@ def build_recipe(place: str, table: Mapping[str, Any], base: str | None = None) 
 def change_recipe(recipe: Recipe, place: str, path: str, value: Any) -> Recipe:
     """Returns the recipe with another value at a TOML path such as `batch` or `loss.identity`.
 
-    A change of `size` also changes `latent_factor`. The loss weight 0 removes a loss. `place` is the option that an
-    error message names. Raises BadInput if there is no such path, or if the value is not valid.
+    A change of `size` also changes `latent_factor`. The loss weight 0 removes a loss. `place` is the option that is
+    named in error messages. Raises BadInput if the recipe has no such path, or if the value is not valid.
     """
     table = tabulate(recipe)
     *parents, key = path.split(".")
@@ -135,8 +135,7 @@ def change_recipe(recipe: Recipe, place: str, path: str, value: Any) -> Recipe:
 def split_change(option: str, change: str) -> tuple[str, Any]:
     """Returns the path and the value of a text such as `loss.identity=2`.
 
-    The value is read as TOML. A value that is not valid TOML is read as a text. Raises BadInput if the sign = is
-    missing.
+    The value is read as TOML. If it is not valid TOML, it is a text. Raises BadInput if the sign = is missing.
     """
     path, sign, text = change.partition("=")
     if not sign or not path.strip():
@@ -148,9 +147,9 @@ def split_change(option: str, change: str) -> tuple[str, Any]:
 
 
 def use_preset(recipe: Recipe, preset: str) -> Recipe:
-    """Returns the recipe with this preset. The numbers of a preset that was read from a file become part of the recipe.
+    """Returns the recipe with another preset. `preset` is a name or a preset file.
 
-    Raises BadInput if there is no such preset.
+    The numbers of a preset file become part of the recipe. Raises BadInput if there is no such preset.
     """
     if preset in recipe.presets:
         return change_recipe(recipe, f"--preset {preset}", "preset", preset)
@@ -163,7 +162,7 @@ def use_preset(recipe: Recipe, preset: str) -> Recipe:
 
 
 def _choose_latent_factor(place: str, size: int, table: Mapping[str, Any]) -> int:
-    """Returns the latent factor for another size. On base tiny, the side of the latent is always LATENT_SIDE."""
+    """Returns the latent factor for a new size. On base tiny, the side of the latent is always LATENT_SIDE."""
     if table["base"] != TINY:
         return int(table["latent_factor"])
     if size % LATENT_SIDE:
@@ -223,8 +222,8 @@ def _check_together(place: str, recipe: Recipe) -> None:
     if recipe.base == STYLEGAN:
         _check_stylegan_base(place, recipe)
         return
-    # Each level of the UNet after the first halves the latent. The VAE of a diffusion model shrinks the image by a
-    # factor of 8, and its UNet shrinks the latent by a factor of 8.
+    # Each level of base tiny's UNet after the first halves the latent. In a diffusion model, the VAE shrinks the image
+    # by a factor of 8, and the UNet shrinks the latent by a factor of 8.
     step = 64 if recipe.base == DIFFUSION else recipe.latent_factor * 2 ** max(0, len(recipe.channels) - 1)
     if recipe.refine_channels and recipe.latent_factor % REFINEMENT_SHRINK:
         raise BadInput(
@@ -253,7 +252,7 @@ def _check_stylegan_base(place: str, recipe: Recipe) -> None:
 
 
 def _format_table(table: Mapping[str, Any], path: tuple[str, ...]) -> list[str]:
-    """Returns the lines of a TOML table: the values first, then one table for each dict."""
+    """Returns the lines of a TOML table: first its values, then a table for each dict in it."""
     lines = ["", f"[{'.'.join(map(_format_key, path))}]"] if path else []
     lines += [f"{_format_key(key)} = {_format_value(v)}" for key, v in table.items() if not isinstance(v, dict)]
     for key, value in table.items():

@@ -1,4 +1,4 @@
-"""Reads one value of a recipe from TOML or JSON. The annotation of the field of `Recipe` gives the type of the value.
+"""Reads the values of a recipe from TOML or JSON. The annotation of the field of `Recipe` gives the type of the value.
 
 A new field of `Recipe` therefore needs no change in this file. The tables of this file add the limits of some fields.
 """
@@ -18,7 +18,7 @@ from train.recipes.recipes import AUGMENTS, DIFFUSION, DISCRIMINATORS, IDENTITY_
 
 NONE = "none"  # TOML has no null: this text stands for None in a field that can be None
 
-# The valid texts of a field, and the valid keys of a table.
+# The valid texts of fields, and the valid keys of tables.
 _CHOICES: dict[str, Collection[str]] = {
     "base": (TINY, DIFFUSION, STYLEGAN),
     "parts": PARTS,
@@ -28,7 +28,7 @@ _CHOICES: dict[str, Collection[str]] = {
     "loss": LOSSES,
     "late_factors": LOSSES,
 }
-# The smallest and the largest number of a field. All limits are ours. The crops of a dataset have 512 px.
+# The smallest and the largest value of each field (ours). `size` ends at 512, the size of the crops of a dataset.
 _LIMITS: dict[str, tuple[float, float]] = {
     "size": (32, 512),
     "timestep": (1, 999),
@@ -42,16 +42,16 @@ _LIMITS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("batch", "images", "ema", "r1_every", "latent_factor", "channels", "fine_repeats"), (1, math.inf)),
     "reference_channels": (1, math.inf),
 }
-_ANY_NUMBER = (0.0, math.inf)  # no number of a recipe is negative
+_ANY_NUMBER = (0.0, math.inf)  # the limits of all other numbers
 _TYPES = {int: "a whole number", float: "a number", str: "a text in quotes", bool: "true or false"}
 
 
 def read_value(place: str, key: str, kind: Any, value: Any) -> Any:
     """Returns `value` as the type `kind`, which is the annotation of a field.
 
-    Lists become tuples, and whole numbers become float if `kind` is float. `place` is the file or the option that an
-    error message names, and `key` is the TOML path of the field. Raises BadInput if `value` has another type, is not
-    finite, is outside the limits of the field, or is not a valid name.
+    Lists become tuples, and whole numbers become float if `kind` is float. `place` is the file or the option that is
+    named in error messages, and `key` is the TOML path of the field. Raises BadInput if `value` has another type, is
+    not finite, is outside the limits of the field, or is not a valid name.
     """
     field = key.split(".")[0].split("[")[0]
     if get_origin(kind) in (Union, types.UnionType):
@@ -72,7 +72,7 @@ def read_value(place: str, key: str, kind: Any, value: Any) -> Any:
     if kind is Any:
         return value
     accepted = (int, float) if kind is float else (kind,)
-    if type(value) not in accepted:  # in Python, True is an int, but a recipe does not accept True as a number
+    if type(value) not in accepted:  # not isinstance, because True is an int in Python
         raise BadInput(f"{place}: {key} is {value!r}; it must be {_TYPES[kind]}.")
     if kind in (int, float):
         _check_number(place, key, value, *_LIMITS.get(field, _ANY_NUMBER))
@@ -94,7 +94,7 @@ def read_fields(place: str, key: str, kind: Any, table: Any) -> Any:
 
 
 def check_name(place: str, key: str, name: str, names: Collection[str] | None) -> None:
-    """Raises BadInput if `name` is not in `names`, the valid texts or keys of `key`. If `names` is None, every name is
+    """Raises BadInput if `name` is not in `names`, the valid texts or keys of `key`. None means that every name is
     valid."""
     if names is not None and name not in names:
         listed = [entry for entry in names if entry]

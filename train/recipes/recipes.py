@@ -1,7 +1,7 @@
 """Defines the recipes of training as aligned tables, so that two recipes can be compared at a glance.
 
-A recipe names the degradation, the losses, and the inputs of the restoration step. A base sets the sizes: pixels,
-channels, batch, learning rate and schedule. `find_recipe` combines a recipe with a base.
+A row of the tables names the degradation, the losses, and the inputs of the restoration step. A base gives the numbers:
+pixels, channels, batch, learning rate and schedule. `find_recipe` combines a row with a base.
 """
 
 from __future__ import annotations
@@ -12,29 +12,29 @@ from typing import Any
 from manifests.errors import BadInput
 from train.models.config import VreConfig
 
-VRE = "vre"  # Recipe `vre` trains OSDFace's visual representation embedder (VRE) and no restorer.
-IDM = "idm"  # Recipe `idm` trains a denoiser.
-TINY = "tiny"  # Base `tiny` is a small UNet on a space-to-depth latent, trained from scratch without a download.
-STYLEGAN = "stylegan"  # Base `stylegan` is ReFine's generator, which restores without a UNet and without a latent.
-DIFFUSION = "diffusion"  # Base `diffusion` is a model in diffusers' layout, for example Stable Diffusion 2.1-base.
+VRE = "vre"  # this recipe trains OSDFace's visual representation embedder (VRE) and no restorer
+IDM = "idm"  # this recipe trains a denoiser
+TINY = "tiny"  # this base is a small UNet on a space-to-depth latent, trained from scratch without a download
+STYLEGAN = "stylegan"  # this base is ReFine's generator, which has neither a UNet nor a latent
+DIFFUSION = "diffusion"  # this base is a model in diffusers' layout, for example Stable Diffusion 2.1-base
 
 # The parts of a model that can condition the restoration step. A model contains only the parts that its recipe names.
 PARTS = (
-    "maps",  # The UNet reads feature maps, which are pooled over all references of the image (ours).
-    "warped",  # An affine map warps the references to the landmarks that a detector finds on the LQ input (ours).
-    "mesh",  # A mesh of landmarks warps the references, in place of the affine map, and the rest is black (ReFine).
-    "embedding",  # The UNet receives the mean of the identity embeddings of the references (ReFine, Eq. 1).
-    "extended",  # Self-attention also reads the keys and values of the references (InstantRestore).
-    "vre",  # OSDFace's visual representation embedder computes the prompt.
-    "identity",  # HonestFace's face identity encoder makes the prompt tokens p_F from the references.
-    "features",  # HonestFace's facial feature extractor makes the prompt tokens p_I from LQ and references.
+    "maps",  # the UNet reads feature maps, which are pooled over all references of the image (ours)
+    "warped",  # an affine map warps the references to the landmarks that a detector finds on the LQ input (ours)
+    "mesh",  # as "warped", but with a mesh of landmarks; the picture around the warped face is black (ReFine)
+    "embedding",  # the UNet receives the mean of the identity embeddings of the references (ReFine, Eq. 1)
+    "extended",  # self-attention also reads the keys and values of the references (InstantRestore)
+    "vre",  # OSDFace's visual representation embedder computes the prompt
+    "identity",  # HonestFace's face identity encoder computes the prompt tokens p_F from the references
+    "features",  # HonestFace's facial feature extractor computes the prompt tokens p_I from LQ and references
 )
 
-EMBEDDING_PARTS = {"embedding", "identity"}  # These parts read the identity embeddings of the references.
-STYLEGAN_PARTS = ("warped", "mesh", "embedding")  # Base stylegan needs the part embedding, and can have the other two.
-AUGMENTS = ("flip", "each")  # The values of Recipe.augment.
-DISCRIMINATORS = ("", "latent", "image", "stylegan", "dictionary")  # The values of Recipe.discriminator.
-# The values of Recipe.identity_encoder: the recognizer of the dataset, or IR-SE50 on the gray face (ReFine).
+EMBEDDING_PARTS = {"embedding", "identity"}  # these parts read the identity embeddings of the references
+STYLEGAN_PARTS = ("warped", "mesh", "embedding")  # base stylegan needs "embedding", and can have the other two
+AUGMENTS = ("flip", "each")  # the values of Recipe.augment
+DISCRIMINATORS = ("", "latent", "image", "stylegan", "dictionary")  # the values of Recipe.discriminator
+# The values of Recipe.identity_encoder: the recognizer of the dataset, or IR-SE50, which reads gray faces (ReFine).
 RECOGNIZER, GRAY_IR_SE50 = "recognizer", "ir_se50"
 IDENTITY_ENCODERS = (RECOGNIZER, GRAY_IR_SE50)
 
@@ -43,76 +43,74 @@ IDENTITY_ENCODERS = (RECOGNIZER, GRAY_IR_SE50)
 class Recipe:
     """Holds all settings of a run except its data, its seed and its length.
 
-    `images` is the default length of a run. Before the cooldown, the schedules do not depend on the length. Two runs
-    that differ only in their length have the same weights until the cooldown of the shorter run.
+    `images` is the default length of a run. The schedules do not depend on the length, except for the cooldown at the
+    end. Two runs that differ only in their length have the same weights until the cooldown of the shorter run.
     """
 
     name: str
-    base: str  # TINY, DIFFUSION or STYLEGAN.
+    base: str  # TINY, DIFFUSION or STYLEGAN
     # --- images ---
-    size: int  # pixels
-    preset: str  # The name of a degradation preset, which is applied at `size`.
-    # Maps the name of another preset to the share of the images that this other preset degrades. The name can be "mild"
-    # or "clean", see train/data/sampling.py.
+    size: int  # the side of the images in pixels
+    preset: str  # the name of the degradation preset, which is applied at `size`
+    # Maps the names of further presets to the share of the images that they degrade. The names "mild" and "clean" are
+    # explained in train/data/sampling.py.
     mixture: dict[str, float]
-    # presets that are not built in, by name; the values have the keys of a preset file (degrade/preset_files.py)
+    # The presets that are not built in, by name. Each has the keys of a preset file (degrade/preset_files.py).
     presets: dict[str, dict[str, Any]]
     # A target with fine detail is used this number of times in an epoch. If the number is above 1, a target without
     # fine detail gets no clean or mild inputs (train/data/sampling.py).
     fine_repeats: int
-    gray_share: float  # This share of the images has a gray input and a gray target; references keep their colours.
+    gray_share: float  # the share of the images whose input and target are gray; references keep their colours
     # --- model ---
-    parts: tuple[str, ...]  # Names from PARTS; recipe VRE has no parts, because it trains the embedder itself.
-    timestep: int  # The timestep of the UNet. A denoiser: the highest timestep.
-    denoise: bool  # True trains a denoiser, which draws noise, see train/models/timesteps/denoise.py.
-    latent_factor: int  # Base tiny: the factor of space-to-depth.
-    channels: tuple[int, ...]  # Base tiny: the widths of the UNet.
-    reference_channels: tuple[int, ...]  # The widths of the reference encoder.
-    refine_channels: int  # Base tiny: the width of the refinement at half the resolution.
-    lora_rank: int  # Base diffusion: the rank of the adapters on the frozen UNet; alpha is equal to the rank.
+    parts: tuple[str, ...]  # names from PARTS; recipe VRE has none, because it trains the embedder itself
+    timestep: int  # the timestep of the UNet; in a denoiser, the highest timestep
+    denoise: bool  # whether the model is a denoiser, see train/models/timesteps/denoise.py
+    latent_factor: int  # base tiny: the factor of space-to-depth
+    channels: tuple[int, ...]  # base tiny: the number of channels of each UNet level, finest level first
+    reference_channels: tuple[int, ...]  # the number of channels of each level of the reference encoder
+    refine_channels: int  # base tiny: the number of channels of the refinement; 0 for no refinement
+    lora_rank: int  # base diffusion: the rank of the adapters of the frozen UNet; their alpha is the same number
     vre: VreConfig
-    # Base stylegan and discriminator stylegan: the largest number of channels of a level. The base also has styles of
-    # this length.
+    # Base stylegan and discriminator stylegan: the largest number of channels of a level. In the base, it is also the
+    # length of a style.
     channel_limit: int
     # --- references ---
-    reference_counts: tuple[int, ...]  # The number of references of each image is drawn from these numbers.
-    wrong_share: float  # This share of the images gets references of another person.
-    augment: str  # "flip" flips target and references together, and "each" also augments each reference.
-    # One of IDENTITY_ENCODERS. It computes the embeddings of the identity losses, and the embeddings of references that
-    # the model reads.
+    reference_counts: tuple[int, ...]  # the number of references of each image is drawn from these numbers
+    wrong_share: float  # the share of the images that get references of another person
+    augment: str  # "flip" flips target and references together; "each" also augments each reference on its own
+    # One of IDENTITY_ENCODERS. It embeds the faces for the identity losses, and the references for the model.
     identity_encoder: str
-    # the weight of each loss by name (see train/fit/objective.py); a loss without a weight is not computed
-    losses: dict[str, float]
-    # After `late_from` images, the weight of each of these losses is multiplied by its factor.
+    losses: dict[str, float]  # loss to weight (see train/fit/objective.py); other losses are not computed
+    # After `late_from` images, the weight of each loss in `late_factors` is multiplied by its factor.
     late_factors: dict[str, float]
-    late_from: int  # images
-    # True: the losses in OF_PIXELS compare only the detail that a target holds (train/losses/resolution.py)
+    late_from: int
+    # Whether the losses in OF_PIXELS ignore detail that an enlarged target cannot have (train/losses/resolution.py).
     limit_resolution: bool
-    # "" for no discriminator, "latent" for restored latents and prompts, "image" for patches of restored images,
-    # "stylegan" for whole restored images, or "dictionary" for the reconstructions of recipe vre
+    # What the discriminator judges: "latent" latents and prompts, "image" patches of restored images, "stylegan" whole
+    # restored images, "dictionary" the reconstructions of recipe vre. "" means no discriminator.
     discriminator: str
-    # Discriminator latent: the discriminator sees the latents with noise for a random timestep from 0 to this number
-    # minus 1. If this number is 0, the latents have no noise.
+    # Discriminator latent: if this number is not 0, the latents get noise for a random timestep from 0 to this number
+    # minus 1.
     diffused_timesteps: int
     # Discriminator stylegan: the weight of R1, the squared gradient of the logits of true faces; 0 for no R1. R1 is
     # computed at every step whose number, counted from 0, is a multiple of `r1_every`.
     r1: float
-    r1_every: int  # steps
-    freeze_hq: bool  # Recipe vre: True freezes the HQ autoencoder as soon as the association starts.
+    r1_every: int
+    freeze_hq: bool  # recipe vre: whether the HQ autoencoder is frozen as soon as the association starts
     # --- optimisation: the schedules count the images used in training ---
     images: int
     batch: int
-    rate: float  # The learning rate after the warm-up.
-    decoder_share: float  # Base stylegan: with --start, the rate of StyleGAN2's decoder is this share of the rate.
-    beta1: float  # AdamW's first beta, the momentum of the model.
-    weight_decay: float  # AdamW's weight decay; 0 gives Adam.
-    warmup: int  # images
-    # After this number of images, the rate is multiplied by sqrt(decay_from / images) (edm2); 0 for never.
+    rate: float  # the learning rate after the warm-up
+    decoder_share: float  # base stylegan with --start: the share of the learning rate for StyleGAN2's decoder
+    beta1: float  # AdamW's first beta, the momentum of the model
+    weight_decay: float  # AdamW's weight decay; 0 gives Adam
+    warmup: int  # the number of images over which the learning rate rises from 0 to `rate`
+    # After this number of images, the learning rate is multiplied by sqrt(decay_from / images) (edm2); 0 for never.
     decay_from: int
-    drop_every: int  # After every `drop_every` images, the rate is multiplied by DROP (ReFine); 0 for never.
-    cooldown: int  # Over this number of images at the end, the rate falls linearly to zero (compute_rate).
-    clip: float  # The largest allowed norm of the gradient; 0 for no limit.
-    ema: int  # The half-life of the averaged weights, in images.
+    drop_every: int  # after every `drop_every` images, the learning rate is multiplied by DROP (ReFine); 0 for never
+    cooldown: int  # the number of images at the end over which the learning rate falls to 0, see `compute_rate`
+    clip: float  # the largest allowed norm of the gradient; 0 for no limit
+    ema: int  # the half-life of the averaged weights in images
 
 
 # The sources of the numbers follow, one paragraph for each recipe.
@@ -122,17 +120,17 @@ class Recipe:
 # recipe tiny by measurement (docs/train.md, What was tried).
 #
 # Recipe vre follows stage 1 of OSDFace, which trains an HQ dictionary, an LQ dictionary and their association. The
-# epochs of recipe vre and its association weight 1 are from OSDFace's GitHub issue 11. The other losses are from
-# re-implementations by third parties. The HQ autoencoder is frozen during the association, as in one of these
-# re-implementations (ManaswiYadamreddy/CRAFT). We have not seen OSDFace's own losses. CRAFT's L1 has the weight 1 for
-# images in -1..1. Our `reconstruction` is for images in 0..1, so its weight is 2. CRAFT's perceptual loss has the
-# weight 1, and compares features of VGG19. LPIPS is our choice. The weight of `gan` is .8 in CRAFT and .01 in another
-# account. We use .01, because .8 comes with a warm-up that our training does not have.
+# epochs of recipe vre and the weight 1 of `association` are from OSDFace's GitHub issue 11. We have not seen OSDFace's
+# other losses, so we take them from re-implementations by others. One of them (ManaswiYadamreddy/CRAFT) freezes the HQ
+# autoencoder during the association, and so do we. CRAFT's L1 loss has the weight 1 for images in -1..1. Our
+# `reconstruction` is for images in 0..1, so its weight is 2. CRAFT's perceptual loss has the weight 1 and compares
+# features of VGG19. We use LPIPS instead (ours). The weight of `gan` is .8 in CRAFT, after a warm-up that our training
+# does not have, and .01 in another re-implementation. We use .01.
 #
 # Recipe osdface takes the timestep 399, the VRE prompt, the LoRA rank 16 and its losses (MSE, EA-DISTS, identity, GAN)
-# from OSDFace's infer.py and from a figure of its authors. The loss weights .1 and .01 are from a re-implementation by
-# a third party. In two re-implementations, the discriminator sees latents with noise for a random timestep. We have not
-# seen OSDFace's own formulas, weights and degradation ranges. The preset osediff-face is our choice.
+# from OSDFace's infer.py and from a figure of its authors. We have not seen OSDFace's own formulas, weights and
+# degradation ranges. The loss weights .1 and .01 are from a re-implementation by others. In two re-implementations, the
+# latents that the discriminator sees have noise for a random timestep. The preset osediff-face is our choice.
 #
 # Recipe honestface takes its parts and losses from a figure of HonestFace's authors. We have not seen HonestFace's
 # base, timestep, weights and degradation, so we use the values of OSDFace.
@@ -142,11 +140,11 @@ class Recipe:
 # and the length. The average of the weights and the landmarks of the mesh are ours. The timestep has no effect on the
 # base stylegan.
 #
-# Recipe refine-small is recipe refine for a laptop. All its numbers that differ from recipe refine are ours.
+# Recipe refine-small is recipe refine for a laptop. The numbers that are not those of recipe refine are ours.
 #
-# Recipe refine-unet takes the idea of its losses from the ReFine paper. We wrote recipe refine-unet before the release
-# of ReFine. ReFine uses one reference, but we use up to four (ours). The weights, the timestep, the base and the preset
-# `severe` are ours. Our one-step UNet replaces ReFine's generator.
+# Recipe refine-unet takes the idea of its losses from the ReFine paper. We wrote it before the release of ReFine. It
+# has a one-step UNet instead of ReFine's generator, and up to four references instead of one. The weights, the
+# timestep, the base and the preset `severe` are ours.
 #
 # Recipe instant takes the timestep 249 from InstantRestore's inference/test.py. The reference counts 1 to 4 and the
 # weights LPIPS 5, MS-SSIM 1, identity 1 and GAN .5 are from the final configuration of InstantRestore. The reference
@@ -190,9 +188,9 @@ _LOSSES: dict[str, dict[str, float]] = {
     "instant":      {"lpips": 5.0, "ms_ssim": 1.0, "identity": 1.0, "gan": 0.5},
     "idm":          {"pixel": 1.0, "edge": 1.0},
 }
-# The table `_BASES` sets the image size, the widths and the schedule of each base. The numbers of base tiny are ours.
-# For the diffusion base, the size 512 px, the LoRA rank 16 and the VRE are from OSDFace. The AdamW rate 1e-4 is from
-# a re-implementation by a third party. The reference widths, the batch, the length and the schedule of the diffusion
+# `_BASES` has the image size, the numbers of channels and the schedule of each base. The numbers of base tiny are ours.
+# For the diffusion base, the size 512 px, the LoRA rank 16 and the VRE are from OSDFace, and the learning rate 1e-4 is
+# from a re-implementation of OSDFace. The reference channels, the batch, the length and the schedule of the diffusion
 # base are ours.
 _BASES = {
     #           size f  channels        references      refine lora images   batch rate warmup decay   cool   clip ema
@@ -212,38 +210,37 @@ _STYLEGANS = {
     "refine-small": (128, 64,  RECOGNIZER,   4_000,     4,    2e-3, 0,         600,     400),
 }
 # fmt: on
-# The timesteps of the discriminator of recipe osdface: all timesteps of Stable Diffusion, as in a re-implementation by
-# a third party. Another re-implementation (ManaswiYadamreddy/CRAFT) stops before 500, to keep its training stable.
+# The discriminator of recipe osdface sees all timesteps of Stable Diffusion, as in a re-implementation by others.
+# Another re-implementation (ManaswiYadamreddy/CRAFT) uses only timesteps below 500, to keep its training stable.
 _DIFFUSED_TIMESTEPS = {"osdface": 1000}
-BETA1, WEIGHT_DECAY = 0.9, 0.01  # The first beta is ours, and the weight decay is torch's default for AdamW.
-REFINE_BETA1 = 0.5  # ReFine's first beta. ReFine has no weight decay.
-R1, R1_EVERY = 10.0, 16  # ReFine's weight of R1, and its number of steps between two computations of R1.
-DECODER_SHARE = 0.2  # ReFine divides the rate of the pretrained decoder by 5.
-# The factors that multiply loss weights late in a run (ours, docs/train.md, What was tried).
+BETA1, WEIGHT_DECAY = 0.9, 0.01  # the first beta (ours), and the weight decay, which is torch's default for AdamW
+REFINE_BETA1 = 0.5  # ReFine's first beta; ReFine has no weight decay
+R1, R1_EVERY = 10.0, 16  # ReFine's values
+DECODER_SHARE = 0.2  # ReFine divides the learning rate of the pretrained decoder by 5
+# Maps a recipe to its `late_factors` (ours, docs/train.md, What was tried).
 _LATE_FACTORS: dict[str, dict[str, float]] = {
     "tiny": {"identity": 3.0},
 }
-LATE_FROM = 12_800  # After this number of images, recipe `tiny` uses its factors in _LATE_FACTORS (ours).
-# For each recipe, the shares of the images that get another preset than the recipe's own preset (ours). A restorer that
-# was trained only on strong degradations makes a clear face worse.
+LATE_FROM = 12_800  # the value of `late_from` for recipes with `late_factors` (ours)
+# Maps a recipe to its `mixture` on base tiny (ours). A restorer that was trained only on strong degradations makes a
+# clear face worse.
 _MIXTURES: dict[str, dict[str, float]] = {
     "tiny": {"clean": 0.15, "mild": 0.3, "severe": 0.15},
 }
-# Recipe tiny uses a target with fine detail this number of times (ours) in an epoch, because most of our targets are
-# soft.
+# The value of `fine_repeats` for recipe tiny (ours). Most of our targets have no fine detail.
 FINE_REPEATS = 4
-GRAY_SHARE = 0.1  # Recipe tiny: the share of gray images (ours).
+GRAY_SHARE = 0.1  # the value of `gray_share` for recipe tiny (ours)
 
 RECIPES = tuple(_RECIPES)
-STYLEGAN_RECIPES = tuple(_STYLEGANS)  # Only these recipes run on base stylegan, and they run on no other base.
+STYLEGAN_RECIPES = tuple(_STYLEGANS)  # these recipes run only on base stylegan, and all others do not run on it
 
 
 def find_recipe(name: str, base: str | None = None) -> Recipe:
     """Returns the recipe with the given name for a base.
 
-    If `base` is None, the recipe `tiny` uses TINY. The recipes in STYLEGAN_RECIPES use only STYLEGAN, and every other
-    recipe uses TINY or DIFFUSION. Raises BadInput if no recipe has this name, or if the recipe does not run on the
-    base. Raises BadInput also if `base` is None and the recipe needs a base.
+    The recipes in STYLEGAN_RECIPES run on STYLEGAN, and need no `base`. All other recipes run on TINY or DIFFUSION.
+    Without `base`, recipe `tiny` runs on TINY. Raises BadInput if no recipe has this name, or if the recipe does not
+    run on the base. Raises BadInput also if `base` is None and the recipe needs a base.
     """
     if name not in _RECIPES:
         raise BadInput(
@@ -291,7 +288,7 @@ def find_recipe(name: str, base: str | None = None) -> Recipe:
 
 
 def _find_unet_sizes(base: str) -> dict[str, Any]:
-    """Returns the fields of Recipe that follow from the base TINY or DIFFUSION."""
+    """Returns the fields of Recipe whose values depend on the base, TINY or DIFFUSION."""
     size, factor, channels, references, refine, rank, images, batch, rate, warmup, decay, cooldown, clip, ema = _BASES[
         base
     ]
@@ -322,7 +319,7 @@ def _find_unet_sizes(base: str) -> dict[str, Any]:
 
 
 def _find_stylegan_sizes(name: str) -> dict[str, Any]:
-    """Returns the fields of Recipe that follow from the table _STYLEGANS."""
+    """Returns the same fields of Recipe for a recipe on base stylegan."""
     size, limit, encoder, images, batch, rate, drop_every, cooldown, ema = _STYLEGANS[name]
     return {
         "size": size,

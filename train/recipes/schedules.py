@@ -1,19 +1,19 @@
-"""Computes the values of a recipe that change during a run. The clock is the number of images seen."""
+"""Computes the values of a recipe that change during a run. They depend on the number of images seen."""
 
 from __future__ import annotations
 
 from train.recipes.recipes import Recipe
 
-COOLDOWN_SHARE = 0.15  # The cooldown is at most this share (ours) of a run, so that short runs stay useful.
-DROP = 0.1  # ReFine multiplies the rate by this factor, see Recipe.drop_every.
+COOLDOWN_SHARE = 0.15  # the cooldown is at most this share of a run (ours), so that a short run is not all cooldown
+DROP = 0.1  # ReFine multiplies the learning rate by this factor, see Recipe.drop_every
 
 
 def compute_rate(recipe: Recipe, images: int, end: int) -> float:
     """Returns the learning rate after `images` images of a run that ends after `end` images.
 
-    The rate rises linearly during the warm-up and is then constant. After `decay_from` images, the rate is multiplied
-    by sqrt(decay_from / images). After every `drop_every` images, the rate is multiplied by DROP. Over the last
-    `cooldown` images, but at most over COOLDOWN_SHARE of the run, the rate falls linearly to zero.
+    The rate rises linearly during the warm-up. After `decay_from` images, it is multiplied by sqrt(decay_from /
+    images). After every `drop_every` images, it is multiplied by DROP. Over the last `cooldown` images, at most
+    COOLDOWN_SHARE of the run, it falls linearly to zero.
     """
     warm = min(1.0, (images + recipe.batch) / max(recipe.warmup, 1))
     cooldown = min(recipe.cooldown, COOLDOWN_SHARE * end)
@@ -31,9 +31,9 @@ def find_loss_weights(recipe: Recipe, images: int) -> dict[str, float]:
 
 
 def compute_ema_decay(recipe: Recipe, images: int) -> float:
-    """Returns the factor (0..1) that multiplies the averaged weights at each step.
+    """Returns the factor in 0..1 by which the averaged weights are multiplied at each step.
 
-    The half-life of the average is `ema` images, but at most 5% of `images`, the images of the run up to now (edm2).
+    The half-life of the average is `ema` images, and at most 5% of `images`, the number of images seen (edm2).
     """
     half_life = min(recipe.ema, max(images, 1) * 0.05)
     return float(0.5 ** (recipe.batch / half_life))

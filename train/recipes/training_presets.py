@@ -1,4 +1,4 @@
-"""Finds the preset of a training image: one of degrade/presets.py, MILD, CLEAN, or a preset that a recipe holds."""
+"""Finds the preset of a training image: a preset of degrade/presets.py, MILD, CLEAN, or a preset in a recipe."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from degrade.preset_files import read_preset_table
 from degrade.presets import PRESETS, find_preset
 from degrade.sampling import Preset
 
-# The preset `mild` (ours) draws mild defects, like the defects of training targets. The presets from papers almost
-# never draw a mild defect. A restorer that was trained only on strong defects makes a good face worse.
+# The preset `mild` (ours) draws mild defects, like those of training targets. The presets from papers almost never draw
+# a mild defect, and a restorer that was trained only on strong defects makes a good face worse.
 MILD = Preset("mild", blur=(0.1, 1.5), down=(1, 2), noise=(0, 4), jpeg=(60, 100), resize="bilinear")
 CLEAN = Preset("clean", blur=None, down=None, noise=None, jpeg=None, resize="bilinear")  # changes nothing
 _OURS = {MILD.name: MILD, CLEAN.name: CLEAN}
 
-TRAINING_PRESETS = (*PRESETS, *_OURS)  # the names that every recipe can use
+TRAINING_PRESETS = (*PRESETS, *_OURS)  # the names of all built-in presets
 
 
 def find_training_preset(name: str, own: Mapping[str, Mapping[str, Any]]) -> Preset:
-    """Returns the preset with this name. `own` is the value of `Recipe.presets`.
+    """Returns the preset with the name `name`. `own` is the value of `Recipe.presets`.
 
     Raises BadInput if there is no such preset.
     """
