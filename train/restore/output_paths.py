@@ -21,11 +21,11 @@ class PhotoOutput(NamedTuple):
     """Names the two possible output files of one photo. `restore` writes one of the two files."""
 
     photo: Path
-    own: Path  # Used if the photo is copied, or keeps its format.
-    png: Path  # Used if the photo becomes a PNG; the same path as `own` for a photo with the suffix .png.
+    own: Path  # the output if the photo is copied or keeps its format
+    png: Path  # the output if the photo becomes a PNG; equal to `own` if the suffix of the photo is .png
 
     def expect(self, lossless: bool) -> Path:
-        """Returns the file that `restore` will probably write if it restores a face, judged by the photo's suffix."""
+        """Returns the file that `restore` will probably write, if it restores a face. The photo's suffix decides."""
         suffix = self.photo.suffix.lower()
         keeps = suffix in _LOSSLESS_SUFFIXES or (suffix in _JPEG_SUFFIXES and not lossless)
         return self.own if keeps else self.png
@@ -36,21 +36,24 @@ def plan_outputs(inputs: Sequence[Path], out: Path) -> tuple[list[PhotoOutput], 
 
     Photos of a folder keep their subfolders and their names in `out`. A photo that becomes a PNG gets the suffix .png
     instead of its own. If another photo of the folder has the same name apart from the suffix, .png is added to the
-    whole name, for example a.jpg.png. If two such names differ only in upper and lower case, .png is added to one of
-    them again. A photo that is given twice is restored once. In a folder, `restore` skips files whose names begin with
-    a dot, because systems and editors make such files. `restore` also skips files that are not regular, everything
-    inside `out` if `out` is below the folder, and links to folders. Raises BadInput if there is nothing to restore, if
-    two photos would have the same output file, if an input would be overwritten, or if `out` is a file.
+    whole name, for example a.jpg.png. If the name is still taken, .png is added again. A photo that is given twice is
+    restored once.
+
+    In a folder, `restore` skips files whose names begin with a dot, because systems and editors make such files.
+    `restore` also skips files that are not regular, links to folders, and everything inside `out`.
+
+    Raises BadInput if there is nothing to restore, if two photos would have the same output file, if an input would be
+    overwritten, or if `out` is a file.
     """
     if (file := find_blocking_file(out)) is not None:
         raise BadInput(f"{make_printable(file)} is a file: give a folder with --out.")
     real_out = Path(os.path.realpath(out))
-    photos: list[tuple[Path, Path]] = []  # (file, its path relative to the folder that the user gave)
+    photos: list[tuple[Path, Path]] = []  # (file, path of the file relative to the folder that the user gave)
     unreadable: list[tuple[Path, str]] = []
     for item in inputs:
         if item.is_dir():
             files, closed_folders = _list_files(item)
-            if Path(os.path.realpath(item)) in real_out.parents:  # results are no photos to restore
+            if Path(os.path.realpath(item)) in real_out.parents:  # leave out the results of earlier calls
                 files = [path for path in files if not Path(os.path.realpath(path.parent)).is_relative_to(real_out)]
             photos += [(path, path.relative_to(item)) for path in files]
             unreadable += closed_folders
@@ -60,18 +63,18 @@ def plan_outputs(inputs: Sequence[Path], out: Path) -> tuple[list[PhotoOutput], 
             raise BadInput(f"{make_printable(item)} does not exist: give a photo or a folder of photos.")
     if not photos and not unreadable:
         raise BadInput(f"{make_printable(inputs[0])} contains no file: give a photo or a folder of photos.")
-    # If the user gave a file and also its folder, the file keeps its path relative to the folder.
+    # If the user gave both a file and its folder, the output keeps the path relative to the folder.
     unique: dict[str, tuple[Path, Path]] = {}
     for path, place in photos:
         real_path = f"{os.path.realpath(path.parent)}/{path.name}"
         if real_path not in unique or len(place.parts) > len(unique[real_path][1].parts):
             unique[real_path] = path, place
     photos = list(unique.values())
-    # a.jpg can become a.png. If the folder also contains a.webp, a.jpg can become a.jpg.png. On some systems, a.png and
-    # A.png are one file.
+    # The PNG of a.jpg is a.png. If the folder also contains a.webp, it is a.jpg.png. Names are compared without upper
+    # and lower case, because a.png and A.png are one file on some systems.
     stems = [fold_name(place.with_suffix("")) for _, place in photos]
     stem_counts = Counter(stems)
-    owners = {fold_name(place): path for path, place in photos}  # folded name of an output -> its photo
+    owners = {fold_name(place): path for path, place in photos}  # maps the folded name of an output to its photo
     outputs, writers = list[PhotoOutput](), dict[Path, Path]()  # `writers` maps an output file to its photo
     for (path, place), stem in zip(photos, stems, strict=True):
         png = place if place.suffix == ".png" else place.with_suffix(".png")
@@ -86,7 +89,7 @@ def plan_outputs(inputs: Sequence[Path], out: Path) -> tuple[list[PhotoOutput], 
                     f"{make_printable(out)}: restore them into different folders."
                 )
         outputs.append(PhotoOutput(path, out / place, out / png))
-    originals = {os.path.realpath(path) for path, _, _ in outputs}  # realpath accepts circular links, resolve does not
+    originals = {os.path.realpath(path) for path, _, _ in outputs}  # Path.resolve raises an error for circular links
     for path, own, png in outputs:
         if not originals.isdisjoint({os.path.realpath(own), os.path.realpath(png)}):
             raise BadInput(f"A restored photo would overwrite {make_printable(path)}: give another folder with --out.")
@@ -94,7 +97,7 @@ def plan_outputs(inputs: Sequence[Path], out: Path) -> tuple[list[PhotoOutput], 
 
 
 def list_photos(folder: Path) -> list[Path]:
-    """Returns the files of a folder that `plan_outputs` would restore, sorted."""
+    """Returns the sorted files of a folder that `restore` would restore."""
     return _list_files(folder)[0]
 
 

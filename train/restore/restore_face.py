@@ -32,9 +32,8 @@ from train.restore.references.reference_photos import (
 )
 from train.restore.restorers.face_restorer import FaceRestorer, needs_reference
 
-# A function of type OnFace is called for each restored face. The arguments are the photo's path, the LQ crop at the
-# restorer's size, the references that the restorer gets, and the restored crop. The LQ crop and the restored crop are
-# uint8 (S, S, 3).
+# A function that is called for each restored face. Its arguments are the photo's path, the LQ crop, the references that
+# the restorer gets, and the restored crop. Both crops are uint8 (S, S, 3), and S is the restorer's size.
 OnFace = Callable[[Path, np.ndarray, References, np.ndarray], None]
 
 
@@ -44,13 +43,13 @@ class RestoreSetup:
 
     model: FaceRestorer
     models: FaceModels
-    people: list[ReferencePerson]  # The people of the references, the main person first.
-    aligned: bool  # True if the inputs are square crops in the FFHQ template.
-    box: tuple[float, float, float, float] | None  # The box x0, y0, x1, y1 of the face in the photo, in pixels.
-    strength: float  # 0 to 1: the share of the restored face in the result.
-    always: bool  # True if every face is restored, even if the result is worse.
-    trust_references: bool  # True if every reference counts as a photo of the person, whatever the recognizer says.
-    lossless: bool  # True if a JPEG becomes a PNG.
+    people: list[ReferencePerson]  # the people in the references, the main person first
+    aligned: bool  # whether the inputs are square crops in the FFHQ template
+    box: tuple[float, float, float, float] | None  # x0, y0, x1, y1 of the face, if the user gave --box
+    strength: float  # the share of the restored face in the result, 0 to 1
+    always: bool  # whether faces are restored even if the result is worse
+    trust_references: bool  # whether all references count as photos of the person, whatever the recognizer says
+    lossless: bool  # whether a JPEG becomes a PNG
     read: ReadOriginal
 
 
@@ -58,13 +57,13 @@ class RestoreSetup:
 class PhotoFace:
     """Holds one face of a photo before its restoration."""
 
-    box: tuple[float, ...]  # x0, y0, x1, y1 in photo pixels.
-    landmarks5: np.ndarray | None  # (5, 2) in photo pixels; None for an aligned crop.
-    # The points of the crop for the warp, (n, 2) in pixels of the crop; None if no points are exact enough.
+    box: tuple[float, ...]  # x0, y0, x1, y1 in photo pixels
+    landmarks5: np.ndarray | None  # (5, 2) in photo pixels; None for an aligned crop
+    # The points of the crop for the warp, (n, 2) in pixels of the crop. None if there are no exact points.
     points: np.ndarray | None
     measured: InputFace
     compared: FaceInPhoto
-    # The face after a restoration without references, float32 (S, S, 3) in 0..255. Empty if the face was not restored.
+    # At most one item: the face after a restoration without references, float32 (S, S, 3) in 0..255.
     alone: list[np.ndarray]
 
     @property
@@ -78,18 +77,18 @@ class FacePlan:
     """Holds a face that will be restored."""
 
     face: PhotoFace
-    name: str  # Begins the sentence of the outcome.
+    name: str  # the words with which the sentence of the outcome begins, for example "The face"
     choice: ReferenceChoice
-    embeddings: np.ndarray  # The recognizer's embeddings of the references, float32 (K, d).
+    embeddings: np.ndarray  # the recognizer's embeddings of the references, float32 (K, d)
     input: FaceInput
 
 
 def cut_face(
     image: np.ndarray, box: np.ndarray, landmarks5: np.ndarray, setup: RestoreSetup, exact: bool = True
 ) -> PhotoFace:
-    """Returns the face with this box (4,) and these landmarks (5, 2), both in pixels of an image, uint8 (H, W, 3).
+    """Returns the face with the given box (4,) and landmarks (5, 2), both in pixels of an image, uint8 (H, W, 3).
 
-    `exact` is False if the landmarks are a guess.
+    `exact` is False if the landmarks are a guess. They are then not used for a warp.
     """
     size = setup.model.config.size
     large = align_face(image, landmarks5, FFHQ_512, FFHQ_SIZE)
@@ -116,8 +115,9 @@ def take_crop(image: np.ndarray, crop: np.ndarray, crop_landmarks: np.ndarray | 
 
 
 def _describe(crop: np.ndarray, large: np.ndarray, alone: Sequence[np.ndarray], setup: RestoreSetup) -> FaceInPhoto:
-    """Returns the values of a face that decide which references the face gets. `large` is the crop before the crop was
-    shrunk to the restorer's size. `alone` is as in PhotoFace.
+    """Returns the values by which the references of a face are chosen.
+
+    `large` is the crop before it was shrunk to the restorer's size. `alone` is as in PhotoFace.
     """
 
     def embed_restored() -> np.ndarray:
@@ -130,9 +130,9 @@ def _describe(crop: np.ndarray, large: np.ndarray, alone: Sequence[np.ndarray], 
 
 
 def plan_face(face: PhotoFace, choice: ReferenceChoice, setup: RestoreSetup, name: str) -> FacePlan | FaceOutcome:
-    """Decides whether a face can be restored. Returns the plan, or the outcome of a face that is kept.
+    """Decides whether a face is given to the network. Returns the plan, or the outcome if the face is kept.
 
-    `name` begins the sentence of the outcome.
+    `name` is as in FacePlan.
     """
     if not setup.always and harm.is_already_sharp(face.measured, harm.LIMITS):
         size = setup.model.config.size
@@ -155,11 +155,11 @@ def plan_face(face: PhotoFace, choice: ReferenceChoice, setup: RestoreSetup, nam
 
 
 def finish_face(plan: FacePlan, restored: np.ndarray, setup: RestoreSetup) -> tuple[FaceOutcome, np.ndarray | None]:
-    """Returns the outcome of a face, and the crop that is used, float32 (S, S, 3) in 0..255. If the face is kept, None
-    replaces the crop.
+    """Returns the outcome of a face, and the crop that is pasted, float32 (S, S, 3) in 0..255, or None if the face is
+    kept.
 
-    `restored` is the result of the network, float32 (S, S, 3) in 0..255. The restored face is mixed with the input by
-    `setup.strength` before the check for harm.
+    `restored` is the result of the network, float32 (S, S, 3) in 0..255. It is mixed with the input by
+    `setup.strength`, and then checked for harm.
     """
     face, choice = plan.face, plan.choice
     cosine = float(face.compared.embedding @ embed_face(round_to_levels(restored), setup.models))
@@ -177,10 +177,10 @@ def finish_face(plan: FacePlan, restored: np.ndarray, setup: RestoreSetup) -> tu
 
 
 def _needs_mesh(model: FaceRestorer) -> bool:
-    """Returns whether a reference that is not warped is left out (ReFineFIR).
+    """Returns whether the restorer can use only warped references (ReFineFIR).
 
-    ReFineFIR's code ends with an error if no landmarks are found on the photo or on the reference. A restorer that
-    Likeness trained uses such a reference without a warp, as in its training and in `evaluate`.
+    ReFineFIR's code ends with an error if no landmarks are found on the photo or on the reference. A restorer that was
+    trained by Likeness uses a reference without a warp then, as in its training and in `evaluate`.
     """
     return MESH in model.config.parts and "released" in model.facts
 

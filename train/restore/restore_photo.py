@@ -28,9 +28,8 @@ from train.restore.references.confirm_references import NotRestoredYet
 from train.restore.references.reference_photos import References, join_references
 from train.restore.restore_face import FacePlan, PhotoFace, RestoreSetup, cut_face, finish_face, plan_face, take_crop
 
-# The five landmarks of an upright, frontal face, as fractions (x, y) of a detector's box. The fractions are the mean
-# over 1,182 SCRFD detections on web photos (ours). With --box, these landmarks replace the landmarks that a detector
-# would find.
+# The five landmarks of an upright, frontal face, as fractions (x, y) of a detector's box. The fractions are means over
+# 1,182 SCRFD detections on web photos (ours). They are used if the detector finds no face in --box.
 LANDMARKS_IN_BOX = np.array([[0.270, 0.391], [0.733, 0.389], [0.503, 0.591], [0.314, 0.748], [0.697, 0.745]])
 
 NO_DIFFERENCE = "The restored faces have the same pixels as before, so the result is a copy of the photo."
@@ -39,7 +38,7 @@ NO_STRENGTH = "The strength is 0, so the result is a copy of the photo."
 
 @dataclass(frozen=True)
 class RestoredPhoto:
-    """Holds the outcome of a photo, and its restored faces: the arguments of OnFace without the path."""
+    """Holds the outcome of a photo, and for each restored face the arguments of OnFace without the path."""
 
     outcome: PhotoOutcome
     faces: tuple[tuple[np.ndarray, References, np.ndarray], ...] = ()
@@ -49,10 +48,10 @@ def restore_photo(output: PhotoOutput, setup: RestoreSetup) -> Steps[RestoredPho
     """Restores the faces of one photo and writes the result in the format of the photo, or as PNG.
 
     train/restore/pasting/write_photo.py explains the formats. If no face changes, the result has the bytes of the
-    photo. If the photo cannot be read or shows no face, nothing is written and the outcome has the reason.
+    photo. If the photo cannot be read or shows no face, nothing is written, and the outcome has the reason.
 
-    This function is a generator, so that the network can restore the faces of several photos at once. The generator
-    yields faces for the network, and receives the restored faces (train/restore/batches/photo_pipeline.py).
+    This function is a generator: it yields faces for the network, and receives the restored faces. The network can
+    therefore restore the faces of several photos at once (train/restore/batches/photo_pipeline.py).
     """
     path = output.photo
     try:
@@ -66,7 +65,7 @@ def restore_photo(output: PhotoOutput, setup: RestoreSetup) -> Steps[RestoredPho
     faces = _take_crop(path, image, setup) if setup.aligned else _find_faces(path, image, setup)
     if isinstance(faces, PhotoOutcome):
         return RestoredPhoto(faces)
-    # Choose the references. A face that is alone in its photo may have to be restored without references first.
+    # Choose the references. If the photo has only one face, it may have to be restored without references first.
     photo_sha256, nothing = sha256_file(path), join_references((), setup.model.config.size, setup.models.dim)
     try:
         choice = _choose(faces, photo_sha256, setup)
@@ -74,7 +73,7 @@ def restore_photo(output: PhotoOutput, setup: RestoreSetup) -> Steps[RestoredPho
         (face,) = faces
         face.alone.extend(raise_errors((yield Step([FaceInput(face.crop, nothing)], held))))
         choice = _choose(faces, photo_sha256, setup)
-    # Restore the faces, all in one step. A face without references that is restored already keeps its result.
+    # Restore the faces, all in one step. If a face gets no references and was restored already, that result is used.
     name = "The face" if len(faces) == 1 else "The face at {}"
     plans = [
         plan_face(face, references, setup, name.format(",".join(f"{edge:.0f}" for edge in face.box)))
@@ -136,12 +135,12 @@ def _choose(faces: Sequence[PhotoFace], photo_sha256: str, setup: RestoreSetup) 
 
 
 def count_bytes(picture: images.Picture) -> int:
-    """Returns the bytes of the pixels and of the stored samples of a picture."""
+    """Returns the number of bytes that the pixels and the stored samples of a picture need in memory."""
     return picture.rgb.nbytes + (0 if picture.original is None else picture.original.samples.nbytes)
 
 
 def _describe_reading(notice: str | None) -> list[str]:
-    """Returns what the user must know about the pixels that were read from the photo."""
+    """Returns a sentence for the user if the photo was read in an unusual way, otherwise an empty list."""
     match notice:
         case images.HALF_SIZE:
             return [
@@ -176,9 +175,7 @@ def _find_faces(path: Path, image: np.ndarray, setup: RestoreSetup) -> list[Phot
 def _find_face_in_box(
     image: np.ndarray, box: tuple[float, float, float, float], models: FaceModels, setup: RestoreSetup
 ) -> PhotoFace:
-    """Returns the face in --box. If the detector finds no face in the box, the face gets the landmarks of the mean
-    face.
-    """
+    """Returns the face in --box. If the detector finds no face there, the face gets the landmarks LANDMARKS_IN_BOX."""
     face = find_face_in_box(image, box, models)
     corner, extent = np.array(box[:2]), np.array(box[2:]) - np.array(box[:2])
     landmarks5 = corner + LANDMARKS_IN_BOX * extent if face is None else face.landmarks5
@@ -197,7 +194,8 @@ def _take_crop(path: Path, image: np.ndarray, setup: RestoreSetup) -> list[Photo
 
 
 def _resize_crop(crop: np.ndarray, size: int) -> np.ndarray:
-    """Resizes a square crop to the restorer's size: a larger crop by area averaging, a smaller crop bicubically."""
+    """Resizes a square crop to the restorer's size. A larger crop is shrunk by area averaging, a smaller crop is
+    enlarged bicubically."""
     if crop.shape[0] >= size:
         return shrink(crop, size)
     return cv2.resize(crop, (size, size), interpolation=cv2.INTER_CUBIC)

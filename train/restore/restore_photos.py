@@ -66,36 +66,36 @@ def restore(
     on_face: OnFace = lambda *_: None,
     limited: bool = False,
 ) -> list[PhotoOutcome]:
-    """Restores photos, and all photos of folders, into the folder `out`, and logs them in OUT/restored.jsonl.
+    """Restores photos, and all photos in folders, into the folder `out`, and logs them in OUT/restored.jsonl.
 
-    A face is kept unchanged if the face is already sharper than the restorer can write, or if the result would be worse
-    than the face (train/restore/decisions/harm.py). With `always`, these faces are restored too. A face without a
-    reference is kept unchanged, even with `always`, if the restorer needs a reference. The result is mixed with the
-    photo by `strength`, from 0 (a copy of the photo) to 1.
+    A face is kept unchanged if it is already sharper than a restored face would be, or if the result is worse than the
+    face (train/restore/decisions/harm.py). With `always`, such faces are restored too. If the restorer needs a
+    reference, a face without a reference is always kept unchanged. The result is mixed with the photo by `strength`,
+    from 0 (a copy of the photo) to 1.
 
     Each face gets only references that show the same person (train/restore/references/choose_references.py). With
-    `trust_references`, every reference counts as a photo of the person, whatever the recognizer says.
+    `trust_references`, all references count as photos of the person, whatever the recognizer says.
 
     A result has the format, the depth, the colour profile, the metadata and the modification time of its photo
     (train/restore/pasting/write_photo.py). With `lossless`, a JPEG becomes a PNG.
 
     `inputs` and `references` are paths of photos and of folders. `checkpoint`, `base_model`, `steps` and `seed` are as
-    in `load_restorer` (train/restore/restorers/load_restorer.py). `checkpoint` can also be onnx:FOLDER, and torch is
-    then not imported. `faces` replaces the recorded --faces value if the files were moved. If `aligned` is true, the
-    inputs are square crops in the FFHQ template, and the results have the restorer's size. `box` (x0, y0, x1, y1) is
-    the box of the face in a single photo, in pixels. `say` gets each notice for the user. `on_face` gets each restored
-    face, in the order of the photos. If `limited` is true, a worker process decodes the photos, within the limits of
-    manifests/runtime/workers.py.
+    in `load_restorer` (train/restore/restorers/load_restorer.py). `checkpoint` can also be onnx:FOLDER; torch is then
+    not imported. `faces` is needed if the files of the face models were moved after the training; it replaces the
+    recorded --faces value. If `aligned` is True, the inputs are square crops in the FFHQ template, and the results have
+    the restorer's size. `box` (x0, y0, x1, y1), in pixels, is the box of the face if there is one photo. `say` gets
+    each notice for the user. `on_face` gets each restored face, in the order of the photos. If `limited` is True, a
+    worker process decodes the photos, within the limits of manifests/runtime/workers.py.
 
-    The network restores `batch` faces at once, from as many photos as needed, while threads read, search and write
-    other photos (train/restore/batches/photo_pipeline.py). If `batch` is None, the free memory decides
-    (train/restore/restorers/batch_size.py); a restorer of ONNX files restores one face at once. If the memory is too
-    small, the batch is halved. Two results with different batch sizes can differ by one level in a few pixels.
+    The network restores `batch` faces at once, while threads read, search and write other photos
+    (train/restore/batches/photo_pipeline.py). If `batch` is None, the free memory decides
+    (train/restore/restorers/batch_size.py). A restorer of ONNX files then restores one face at once. If the memory is
+    too small, the batch is halved. With another batch size, a few pixels of a result can differ by one level.
     `precision` is fp32, bf16, or None for the usual precision of the device (train/restore/restorers/run_restorer.py).
 
     Returns an outcome for each photo, and for each folder that cannot be read. A photo that fails does not stop the
-    other photos. Raises BadInput, ModelUnavailable or FaceModelError before anything is written. Raises BadInput if
-    this call would overwrite a file in `out` that was not made from the same photo with the same settings.
+    other photos. BadInput, ModelUnavailable and FaceModelError are raised before anything is written. Raises BadInput
+    also if this call would overwrite a file in `out` that was made from another photo or with other settings.
     """
     _check_box(box, inputs, aligned)
     if not 0 <= strength <= 1:
@@ -173,13 +173,13 @@ def restore(
                     reason = f"The photo could not be restored: {why}."
                     return RestoredPhoto(PhotoOutcome(str(path), None, "failed", reason))
 
-            write_entries()  # before the first photo: if this call is killed, the next call recognizes the files
+            write_entries()  # before the first photo, so that after a kill the next call recognizes the files
             photos = [partial(restore_or_explain, output) for output in outputs]
             done = 0
             try:
                 with closing(restore_in_batches(photos, batches, finished)) as reports:
                     for _ in reports:
-                        while done in finished:  # reports the photos in their order
+                        while done in finished:  # report the photos in their order
                             photo = finished[done]
                             for face in photo.faces:
                                 on_face(outputs[done].photo, *face)
@@ -225,7 +225,7 @@ def _load_restorer(
 
 
 def _say_unwarped(photos: Sequence[ReferencePhoto], say: Callable[[str], None]) -> None:
-    """Says how many faces of the references have no points for the warp, and in which photos."""
+    """If faces of the references have no points for the warp, `say` gets a sentence with their number and photos."""
     faces = [(photo, face) for photo in photos for face in photo.faces]
     missing = [make_printable(photo.path) for photo, face in faces if face.landmarks is None]
     if missing:

@@ -25,15 +25,16 @@ class NotFinite(BadInput):
 
 
 class FaceBatches:
-    """Restores faces in batches of `size` faces. If the memory is too small, `size` is halved for all later batches."""
+    """Restores faces in batches of `size` faces. If the memory is too small, `size` is halved for this and all later
+    batches."""
 
     def __init__(self, restorer: FaceRestorer, size: int) -> None:
         self.restorer, self.size, self._first_size = restorer, size, size
 
     def restore(self, faces: Sequence[FaceInput]) -> list[np.ndarray | Exception]:
-        """Returns for each face the restored crop, float32 (S, S, 3) in 0..255, which is not rounded.
+        """Returns the restored crop of each face, float32 (S, S, 3) in 0..255, not rounded.
 
-        If a face cannot be restored, an error takes the place of its crop, and the other faces are restored.
+        If a face cannot be restored, the list has an error instead of its crop. The other faces are restored.
         """
         restored: list[np.ndarray | Exception] = []
         while len(restored) < len(faces):
@@ -41,7 +42,7 @@ class FaceBatches:
         return restored
 
     def describe_halving(self, say: Callable[[str], None]) -> None:
-        """Says how far the size was halved, if it was halved."""
+        """If the size was halved, `say` gets a sentence with the new size."""
         if self.size < self._first_size:
             say(
                 f"The memory was too small to restore {self._first_size} faces at once, so the command restored "
@@ -52,14 +53,14 @@ class FaceBatches:
         try:
             images = self.restorer.restore_crops([face.crop for face in faces], [face.references for face in faces])
         except Exception as caught:  # a network can raise many kinds of errors
-            # The traceback holds the tensors of the failed batch, so it is removed before the next batch.
+            # Remove the traceback before the next batch, because it keeps the tensors of the failed batch in memory.
             error, out_of_memory = caught.with_traceback(None), is_out_of_memory(caught)
         else:
             not_finite = NotFinite("the restored face contains NaN or infinity")
             return [image if np.isfinite(image).all() else not_finite for image in images]
         if len(faces) == 1:
             return [BadInput("the memory is too small to restore one face") if out_of_memory else error]
-        if not out_of_memory:  # only the face that causes the error must fail
+        if not out_of_memory:  # restore the faces one by one, so that only the face that causes the error fails
             return [one for face in faces for one in self._restore_batch([face])]
         while self.size >= len(faces):
             self.size //= 2

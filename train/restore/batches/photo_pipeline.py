@@ -1,11 +1,10 @@
 """Restores many photos: the network restores batches of faces, while threads read, search and write other photos.
 
-A photo is a generator (`restore_photo`). The generator yields a Step with faces, receives the restored faces, and
+Each photo has a generator (`restore_photo`). The generator yields a Step with faces, receives the restored faces, and
 returns its result. Threads run the generators, and the calling thread runs the network.
 
-The batches depend only on the photos and on the batch size, and not on the speed of the threads, so the same call gives
-the same bytes. For this reason, the calling thread takes up the steps of the threads in a fixed order: it takes up the
-steps in the order in which it started them.
+The calling thread waits for the steps of the threads in the order in which it started them. The batches therefore do
+not depend on the speed of the threads, and the same call gives the same bytes.
 """
 
 from __future__ import annotations
@@ -23,20 +22,20 @@ from manifests.runtime.workers import count_cores
 from train.restore.batches.face_batches import FaceBatches, FaceInput
 
 MOST_THREADS = 8  # (ours)
-# No further photo is started while the photos in memory need more than MOST_HELD bytes (ours).
+# No photo is started while the photos in memory need more than this number of bytes (ours).
 MOST_HELD = 2**30
 
 Result = TypeVar("Result")
 
 
 class Step(NamedTuple):
-    """Holds the faces that a photo wants to be restored before it goes on."""
+    """Holds the faces that must be restored before the generator of a photo can continue."""
 
     faces: list[FaceInput]
-    held: int  # The bytes that the photo keeps in memory while it waits.
+    held: int  # the number of bytes that the photo needs in memory while it waits
 
 
-# A generator receives an error in place of a face that the network could not restore.
+# If the network could not restore a face, the generator receives an error instead of the face.
 Steps = Generator[Step, list[np.ndarray | Exception], Result]
 
 
@@ -44,9 +43,9 @@ Steps = Generator[Step, list[np.ndarray | Exception], Result]
 class _Photo(Generic[Result]):
     index: int
     steps: Steps[Result]
-    is_unread: bool = True  # True until the first step is taken up
+    is_unread: bool = True  # False as soon as the first step was received
     held: int = 0
-    # the restored faces of the present step, None for a face that waits
+    # the restored faces of the present step; None for a face that is not restored yet
     answers: list[np.ndarray | Exception | None] = field(default_factory=list)
 
 
@@ -55,21 +54,21 @@ def restore_in_batches(
 ) -> Generator[None]:
     """Restores photos, and puts the result of each photo into `finished`, under the index of the photo.
 
-    Each item of `photos` starts the generator of a photo, which must not raise an error. Yields after each photo that
-    was finished. If the caller closes this iterator early, the photos that threads work on are finished, and the others
-    are left out.
+    Each item of `photos` returns the generator of a photo, which must not raise an error. The function yields after
+    each finished photo. If the caller closes this iterator early, only the photos on which threads are working are
+    finished.
 
-    At most as many photos are in work as a batch has faces, and two more for each thread. Only two photos for each
-    thread are read ahead, because the size of a photo is not known before.
+    The number of photos in work is at most the batch size plus two for each thread. Of these, at most two for each
+    thread have not been read yet, because the size of an unread photo is not known.
     """
     threads = min(max(count_cores(), 2), MOST_THREADS)
     executor = ThreadPoolExecutor(threads, thread_name_prefix="photos")
     cores_of_opencv = cv2.getNumThreads()
-    cv2.setNumThreads(1)  # the threads of this function use the cores
+    cv2.setNumThreads(1)  # the threads of this function already use all cores
     waiting = iter(enumerate(photos))
     coming: deque[tuple[_Photo[Result], Future[Any]]] = deque()  # photos on which threads work
     queue: deque[tuple[_Photo[Result], int, FaceInput]] = deque()  # faces that wait for the network
-    in_work = unread = held = 0  # photos, photos whose first step was not taken up, and bytes
+    in_work = unread = held = 0  # photos in work, photos among them that were not read yet, and bytes in memory
 
     def send(photo: _Photo[Result], answers: list[Any] | None) -> None:
         coming.append((photo, executor.submit(_advance, photo.steps, answers)))
@@ -118,7 +117,7 @@ def restore_in_batches(
 def run_steps(generators: Sequence[Steps[Result]], batches: FaceBatches) -> list[Result]:
     """Runs generators without threads, and returns their results in order.
 
-    The faces of all generators fill the batches: first the faces of the first steps, then the faces of the next steps.
+    The faces of all generators are batched together: first the faces of all first steps, then those of all next steps.
     """
     results: dict[int, Result] = {}
     coming = {index: _advance(steps, None) for index, steps in enumerate(generators)}

@@ -1,8 +1,7 @@
 """Gives a restored face the colours and the shading of its input, if the recognizer finds both faces very similar.
 
-A network that adds detail also changes colours and shading a little, so colours and shading are taken from the input.
-StableSR's colour fix corrects the low frequencies in the same way. The condition for this correction and both numbers
-in this file are ours.
+A network that adds detail also changes colours and shading a little. The correction replaces the low frequencies of the
+result by those of the input, as StableSR's colour fix does. The condition and both numbers in this file are ours.
 """
 
 from __future__ import annotations
@@ -12,25 +11,23 @@ import numpy as np
 
 from train.data.face_measures import InputFace, estimate_resolution
 
-# The input counts as readable if the recognizer finds the input and the result very similar: their cosine is at least
-# `same_person` plus this share of the way from `same_person` to 1. Almost all really degraded faces of
-# benchmarks/real_photos.py are readable. Of the test faces that the preset codeformer degraded, 36% are readable. If
-# all test faces were corrected, the coarse form of the worst inputs would undo the restoration: 4 in 100 faces would no
-# longer be counted as their person.
+# A face is corrected if the cosine of input and result is at least `same_person` plus this share of the way from
+# `same_person` to 1. This is so for almost all degraded faces in the real photos of benchmarks/real_photos.py, and for
+# 36% of the test faces that were degraded by the preset codeformer. If all test faces were corrected, 4 in 100 would no
+# longer be counted as their person, because the worst inputs would undo the restoration.
 READABLE_SHARE = 0.55
-# Standard deviation of the blur that separates the coarse form, in pixels of the input's own resolution. The correction
-# undoes the coarse part of the change that the network made. With .5, the correction undoes 73% of a pattern that
-# repeats every 4 of these pixels, and nearly all of a coarser change. With a wider blur, the correction undoes less of
-# the change. With a narrower blur, the correction also undoes the sharpening: with .4, the sharpness falls visibly.
+# The standard deviation of the blur that gives the low frequencies, in pixels of the input's own resolution. With .5,
+# the correction undoes 73% of a change that repeats every 4 pixels, and nearly all of a coarser change. With a wider
+# blur, it undoes less. With a narrower blur, it also undoes the sharpening: with .4, the sharpness falls visibly.
 BLUR = 0.5
 
 
 def keep_coarse_form(face: InputFace, restored: np.ndarray, cosine: float, same_person: float) -> np.ndarray:
-    """Returns the restored face with the low frequencies of the input, or `restored` if the input is not readable.
+    """Returns the restored face with the low frequencies of the input, or `restored` if the cosine is too low.
 
-    `restored` and the result are float32 (S, S, 3) in 0..255. The result can be slightly outside this range. `cosine`
-    is the recognizer's cosine of the input and `restored`. `same_person` is the recognizer's threshold: faces with a
-    mean cosine of `same_person` or more count as one person.
+    `restored` is float32 (S, S, 3) in 0..255. The result can be slightly outside this range. `cosine` is the
+    recognizer's cosine of the input and `restored`. `same_person` is the recognizer's threshold for two faces of one
+    person.
     """
     if cosine < same_person + READABLE_SHARE * (1 - same_person):
         return restored

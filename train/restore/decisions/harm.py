@@ -1,10 +1,10 @@
 """Decides whether a restored face is worse than the face in the photo. A worse face is not used.
 
-`LIMITS` is the table of all thresholds. The thresholds are ours. The command `python benchmarks/harm_limits.py DATASET
---run RUN` checks the thresholds on people of the split `val`. The command restores faces whose truth is known. A result
-counts as better if it is nearer to the truth than its input. For each measure, the command prints the limit that 95% of
-the better results pass. On 2026-11-28, we ran the command on 192 results of recipe `tiny` with the limits of that day.
-Of the better results, 91% passed all limits. Of the worse results, 22% failed a limit.
+`LIMITS` has all thresholds, which are ours. The command `python benchmarks/harm_limits.py DATASET --run RUN` checks
+them on people of the split `val`. The command degrades and restores faces. A result counts as better if it is nearer to
+the true face than its input is. For each measure, the command prints the limit that 95% of the better results pass. We
+ran the command on 2026-11-28, on 192 results of recipe `tiny`, with the limits of that day: 91% of the better results
+passed all limits, and 22% of the worse results failed a limit.
 """
 
 from __future__ import annotations
@@ -16,33 +16,33 @@ import numpy as np
 from train.data.face_measures import InputFace, measure_agreement, measure_fineness, measure_sharpness_ratio
 
 RESTORED = "restored"
-# The reasons for which a face is kept.
+# The reasons for which a face is kept as it is in the photo.
 ALREADY_SHARP = "already_sharp"
-NO_REFERENCE = "no_reference"  # The restorer needs a reference, and no reference shows the person of the face.
-# The restorer warps every reference to a mesh, and the landmarks of the face were not found (ReFineFIR).
+NO_REFERENCE = "no_reference"  # the restorer needs a reference, and no reference shows the person of the face
+# ReFineFIR must warp every reference to the landmarks of the face, and these landmarks were not found.
 NO_LANDMARKS = "no_landmarks"
 LESS_SHARP = "less_sharp"
-LESS_ALIKE = "less_alike"  # The restored face is less like the references than the face in the photo is.
-OTHER_FACE = "other_face"  # There are no references, and the restored face is not like the face in the photo.
+LESS_ALIKE = "less_alike"  # the restored face is less like the references than the face in the photo is
+OTHER_FACE = "other_face"  # there are no references, and the restored face is not like the face in the photo
 DISAGREES = "disagrees"
 
 
 @dataclass(frozen=True)
 class HarmLimits:
-    """Holds the thresholds of a restored face. Each threshold is ours; see the docstring of this file."""
+    """Holds the thresholds for a restored face. All of them are ours; see the docstring of this file."""
 
-    # A face is already sharper than the restorer can write if two conditions hold. The side of its crop covers at least
-    # as many photo pixels as the restorer's size, and the face has at least this fineness. Most sharp photos have .30
-    # or more. Of the 67 faces in the photos of benchmarks/real_photos.py, 66 have .22 or less.
+    # A face with at least this fineness is already sharp, if its crop covers as many photo pixels as the restorer
+    # writes. Most sharp photos have .30 or more. Of the 67 faces in the photos of benchmarks/real_photos.py, 66 have
+    # .22 or less.
     max_fineness: float = 0.30
-    # The sharpness of the result, divided by the sharpness of the input, must be at least this number. A difference of
-    # 5% is not visible.
+    # The sharpness of the result must be at least this number times the sharpness of the input. A difference of 5% is
+    # not visible.
     min_sharpness_ratio: float = 0.95
-    # The mean cosine to the references must not fall by more than this number. We measured the results that dlib finds
-    # nearer to the truth than their input. In 95% of these results, the mean cosine falls by less than this number.
+    # The restoration must not lower the mean cosine to the references by more than this number. Of the results that are
+    # nearer to the true face than their input by dlib's recognizer, 95% stay within this limit.
     max_identity_loss: float = 0.006
-    # Without references, the cosine of the result to the input must be at least `same_person` plus this share of the
-    # way from `same_person` to 1. The limit is relative, because recognizers differ in the scale of their cosines.
+    # Without references, the cosine of result and input must be at least `same_person` plus this share of the way from
+    # `same_person` to 1. The limit is not a fixed cosine, because each recognizer has its own scale.
     min_identity_to_input: float = 0.0
     # The PSNR between the result and the input, both shrunk to the input's resolution, must be at least this number in
     # dB.
@@ -54,18 +54,18 @@ LIMITS = HarmLimits()
 
 @dataclass(frozen=True)
 class HarmMeasures:
-    """Holds the measures of one restored face, which `find_harm` compares with the limits."""
+    """Holds the measures of one restored face, which `find_harm` compares with the thresholds."""
 
-    fineness: float  # The fineness of the input, see `measure_fineness`.
-    sharpness_ratio: float  # Sharpness of the result divided by the sharpness of the input.
-    agreement: float  # PSNR in dB, see `measure_agreement`.
-    identity_before: float | None  # Mean cosine of the input to the references; None without references.
-    # Mean cosine of the result to the references; without references, the cosine of the result to the input.
+    fineness: float  # the fineness of the input, see `measure_fineness`
+    sharpness_ratio: float  # the sharpness of the result divided by the sharpness of the input
+    agreement: float  # the PSNR between result and input in dB, see `measure_agreement`
+    identity_before: float | None  # the mean cosine of the input to the references; None without references
+    # The mean cosine of the result to the references. Without references, the cosine of the result to the input.
     identity_after: float
 
 
 def is_already_sharp(face: InputFace, limits: HarmLimits) -> bool:
-    """Returns whether a face of a photo is already sharper than any face that the restorer can write."""
+    """Returns whether a face is already sharper than a restored face would be. See `HarmLimits.max_fineness`."""
     return face.own_size >= face.crop.shape[0] and measure_fineness(face) >= limits.max_fineness
 
 
@@ -90,8 +90,8 @@ def measure_harm(
 def find_harm(measures: HarmMeasures, same_person: float, limits: HarmLimits) -> tuple[str, str] | None:
     """Returns (reason, explanation) if the result is worse than the input, otherwise None.
 
-    `same_person` is the recognizer's threshold: faces with a mean cosine of `same_person` or more count as one person.
-    The explanation continues a sentence like "The face was kept, because".
+    `same_person` is the recognizer's threshold for two faces of one person. The explanation continues a sentence like
+    "The face was kept, because".
     """
     before, after = measures.identity_before, measures.identity_after
     if before is not None and after < before - limits.max_identity_loss:

@@ -1,4 +1,4 @@
-"""Leave out the kept-out photos, which were opted out or purged from the dataset that trained a restorer."""
+"""Leave out the photos that were opted out or purged from the dataset that trained a restorer (kept-out photos)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 
 def find_kept_out_list(checkpoint: Path) -> KeptOutList | None:
-    """Returns the list of opted-out and purged photos of the dataset whose folder contains the checkpoint.
+    """Returns the list of the photos that were opted out or purged from the dataset whose folder contains the
+    checkpoint.
 
     Returns None if the checkpoint is not inside the folder of a dataset.
     """
@@ -32,10 +33,10 @@ def find_kept_out_list(checkpoint: Path) -> KeptOutList | None:
 
 
 def is_kept_out(path: Path, kept_out: KeptOutList | None, read_original: ReadOriginal) -> bool:
-    """Returns whether a file is a kept-out photo or a copy of a kept-out photo.
+    """Returns whether a file is a kept-out photo or a copy of one.
 
-    Copies are found in the same way as in `likeness curate` (manifests/privacy/picture_marks.py). A file that cannot be
-    read does not count as kept out.
+    Copies are found as in `likeness curate` (manifests/privacy/picture_marks.py). If the file cannot be read, the
+    result is False.
     """
     if kept_out is None or not path.is_file():
         return False
@@ -62,7 +63,7 @@ def drop_kept_out_references(
 ) -> list[tuple[Path, Path | None]]:
     """Returns the reference files (file, folder) that are not kept out. `say` gets a sentence for each dropped file.
 
-    `folder` is None if the user gave the file itself. Raises BadInput if the user gave a kept-out file itself.
+    `folder` is None if the user named the file itself. Raises BadInput if such a file is kept out.
     """
     allowed = []
     for path, folder in files:

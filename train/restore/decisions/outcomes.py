@@ -12,20 +12,20 @@ class ReferenceUse:
     """Names a reference that guided the restoration of a face."""
 
     file: str
-    cosine: float  # Cosine of the reference to the face in the photo.
-    cosine_to_others: float | None  # Mean cosine to the other references of the face; None for the only reference.
-    box: tuple[float, ...] | None  # x0, y0, x1, y1 of the face in the reference; None if the reference shows one face.
-    sha256: str  # of the reference's file, as hex
+    cosine: float  # the cosine of the reference to the face in the photo
+    cosine_to_others: float | None  # the mean cosine to the other references of the face; None for the only reference
+    box: tuple[float, ...] | None  # x0, y0, x1, y1 of the face in the reference; None if the reference shows one face
+    sha256: str  # the sha256 of the reference's file, as hex
 
 
 @dataclass(frozen=True)
 class FaceOutcome:
-    """Tells what happened to one face of a photo, in fields and as a `sentence` for the user."""
+    """Describes what happened to one face of a photo. `sentence` describes it for the user."""
 
-    box: tuple[float, ...]  # x0, y0, x1, y1 in photo pixels.
-    similarity: float | None  # Mean cosine of the face to the references that were used; None without references.
+    box: tuple[float, ...]  # x0, y0, x1, y1 in photo pixels
+    similarity: float | None  # the mean cosine of the face to the references that were used; None without references
     restored: bool
-    decision: str  # "restored", or one of the reasons in train/restore/decisions/harm.py for which the face was kept
+    decision: str  # "restored", or the reason for which the face was kept (train/restore/decisions/harm.py)
     sentence: str
     references: tuple[ReferenceUse, ...] = ()
     measures: HarmMeasures | None = None  # None if no restored face was compared with the photo
@@ -33,11 +33,11 @@ class FaceOutcome:
 
 @dataclass(frozen=True)
 class PhotoOutcome:
-    """Tells what happened to one photo.
+    """Describes what happened to one photo.
 
-    `status` is "ok" if a face was restored, and "kept" if every face was kept, so that the output has the bytes of the
-    photo. If nothing was written, `status` is "dropped" for a photo that shows no face or is kept out, and otherwise
-    "failed". `reason` is a sentence for the user, or None if there is nothing to report.
+    `status` is "ok" if a face was restored. It is "kept" if all faces were kept; the output then has the bytes of the
+    photo. If nothing was written, `status` is "dropped" (the photo shows no face or is kept out) or "failed". `reason`
+    is a sentence for the user, or None if there is nothing to report.
     """
 
     photo: str

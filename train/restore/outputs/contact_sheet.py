@@ -1,7 +1,7 @@
 """Make the contact sheet of restored photos, as HTML or as JSON.
 
-The sheet shows each face before the restoration, its references, and the restored face. The photos of a user have no
-target, so the sheet shows only metrics that need no target.
+The sheet shows each face before the restoration, its references, and the restored face. There is no target, so the
+sheet shows only metrics that need no target.
 """
 
 from __future__ import annotations
@@ -50,9 +50,10 @@ class ContactSheet:
     def build(self, restorer: str, outcomes: Sequence[PhotoOutcome], weights: Path | None) -> dict[str, Any]:
         """Returns the sheet as a dict that can be written as JSON. Images are data URLs.
 
-        The sheet contains no path except `restorer`. The report (manifests/report/sections/run_section.py) shows the
-        sheets in the folder RUN/restored. `weights` is the folder of the metrics' networks. The sheet lists each metric
-        whose network is missing, with the reason. The sheet counts the photos that were not restored, for each reason.
+        The sheet contains no path except `restorer`. `weights` is the folder with the weights of the metrics. The sheet
+        lists the metrics whose weights are missing, and the reasons. It has the number of photos that were not
+        restored, for each reason. The report shows the sheets in the folder RUN/restored
+        (manifests/report/sections/run_section.py).
         """
         missing = {name: why for name in WEIGHTS if (why := explain_missing(name, weights)) is not None}
         metrics = {name: load_no_reference(name, weights) for name in WEIGHTS if name not in missing}
@@ -93,14 +94,14 @@ class ContactSheet:
 
 
 def render_sheet(sheet: dict[str, Any]) -> str:
-    """Returns a sheet that `ContactSheet.build` made, as one HTML file that loads nothing from outside."""
+    """Returns the HTML file of a sheet from `ContactSheet.build`. The file loads nothing from outside."""
     loader = jinja2.PackageLoader("train.restore.outputs", "")
     template = jinja2.Environment(loader=loader, autoescape=True).get_template("sheet.html.j2")
     return template.render(sheet, shown=SCREEN_PIXELS)
 
 
 def _measure_face(metrics: dict[str, Callable[..., list[float]]], face: _Face) -> list[tuple[str, str, str]]:
-    """Returns (title, value before, value after) for each metric. A dash replaces a value that cannot be computed."""
+    """Returns (title, value before, value after) for each metric. If a value cannot be computed, it is a dash."""
     figures = []
     for name, measure in metrics.items():
         metric = METRICS[name]

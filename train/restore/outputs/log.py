@@ -1,11 +1,14 @@
 """Read and write the log of `restore`, OUT/restored.jsonl.
 
-The log has a line for each photo that any call of `restore` tried to restore into the folder OUT. A line has the fields
-of PhotoOutcome (train/restore/decisions/outcomes.py). The line of a photo also has `source`, the absolute path of the
-photo, and `place`, the path of the restored file inside OUT. The field `source_sha256` is the sha256 of the photo's
-file, or None if nothing was written or the file is gone. With this hash, `likeness review` knows the photo even if its
-file was moved or overwritten. The field `settings` is a hash of the restorer, the references and the options. The field
-`precision` is the number type in which the restorer computed: fp32 or bf16.
+The log has a line for each photo that a call of `restore` tried to restore into the folder OUT. A line has the fields
+of PhotoOutcome (train/restore/decisions/outcomes.py) and these fields:
+
+- `source` is the absolute path of the photo.
+- `source_sha256` is the sha256 of the photo's file, or None if nothing was written or the file is gone. By this hash,
+  `likeness review` finds the photo even if its file was moved or overwritten.
+- `place` is the path of the restored file inside OUT.
+- `settings` is a hash of the restorer, the references and the options.
+- `precision` is the number type in which the restorer computed: fp32 or bf16.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ Entry = dict[str, Any]
 
 
 def make_entry(outcome: Entry, output: PhotoOutput, out: Path, settings: str, precision: str) -> Entry:
-    """Returns the log line of one photo, whose files are inside the folder `out`."""
+    """Returns the log line of one photo. `out` is the folder OUT."""
     place = output.own if outcome["output"] is None else Path(outcome["output"])
     return {
         **outcome,
@@ -42,10 +45,9 @@ def make_entry(outcome: Entry, output: PhotoOutput, out: Path, settings: str, pr
 def select_earlier_entries(out: Path, outputs: Sequence[PhotoOutput], settings: str | None) -> list[Entry]:
     """Returns the lines of earlier calls that stay in the log. `outputs` are the files of this call.
 
-    A line is dropped if this call can write the file of the line, or if this call tries the photo again after a
-    failure. If an output file of this call exists already, the file must show the same photo, restored with the same
-    settings. Raises BadInput if an existing file shows another photo, was restored with other settings, or is not in
-    the log. If `settings` is None, the settings are not compared.
+    A line is dropped if this call can write the same file, or if the photo failed earlier and this call tries it again.
+    Raises BadInput if an output file of this call exists already and is not in the log, is from another photo, or was
+    restored with other settings. If `settings` is None, the settings are not compared.
     """
     entries = _read_log(out)
     by_place = {entry["place"]: entry for entry in entries if "place" in entry}
@@ -79,7 +81,7 @@ def select_earlier_entries(out: Path, outputs: Sequence[PhotoOutput], settings: 
 
 
 def write_log(out: Path, entries: Sequence[Entry]) -> None:
-    """Writes OUT/restored.jsonl with these lines."""
+    """Writes OUT/restored.jsonl with the lines `entries`."""
     write_atomically(out / LOG, "".join(json.dumps(entry, sort_keys=True) + "\n" for entry in entries).encode())
 
 

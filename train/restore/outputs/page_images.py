@@ -9,10 +9,10 @@ import numpy as np
 
 from degrade.operations.pixels import shrink
 
-SCREEN_PIXELS = 176  # The side of an image on the page.
-FILE_PIXELS = 256  # The largest side of an encoded image.
+SCREEN_PIXELS = 176  # the side of an image on the page, in pixels of the screen
+FILE_PIXELS = 256  # the largest side of an encoded image in pixels
 WEBP_QUALITY = 82
-MAX_REFERENCES = 4  # the largest number of references that the page shows for an image
+MAX_REFERENCES = 4  # the page shows at most this number of references of a face
 
 
 def encode_image(image: np.ndarray, size: int = FILE_PIXELS) -> str:

@@ -1,4 +1,4 @@
-"""Change the samples of a photo as its file stores them: in the file's own colours, depth and orientation."""
+"""Change the samples of a photo in the colours, the depth and the orientation in which the file stores them."""
 
 from __future__ import annotations
 
@@ -12,23 +12,21 @@ from manifests.pictures.images import Picture, turn_upright
 from manifests.pictures.original_samples import Original, find_white
 from train.restore.pasting.paste import LUMA, Patch, blend_patches
 
-# A change below this number (ours), in levels of 0 to 255, counts as no change, because float32 has errors of this
-# size.
+# A change below this number of levels (0 to 255) counts as no change, because float32 has errors of this size (ours).
 _NO_CHANGE = 1e-3
-# In a partly transparent pixel, the change is divided by alpha, but by no less than this number (ours).
+# In a partly transparent pixel, the change is divided by alpha, or by this number if alpha is smaller (ours).
 _MIN_ALPHA = 0.25
 # The matrix that turns a change of R, G, B into a change of Y, Cb, Cr (JFIF 1.02).
 _TO_YCC = np.array([LUMA, [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]], np.float32).T
-# EXIF orientation -> the orientation that undoes it
+# Maps an EXIF orientation to the orientation that undoes it.
 _UNDO = {1: 1, 2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6}
 
 
 def change_samples(picture: Picture, patches: Sequence[Patch]) -> tuple[Original, np.ndarray] | None:
     """Returns the original with changed samples, and a mask of the faces. Returns None if no sample changes.
 
-    `picture` was decoded with `keep_original`. The mask is bool, in the shape (H, W) of the samples. Alpha, and samples
-    outside the mask, do not change. A broken colour profile is ignored here, because the decoder also ignores a broken
-    profile.
+    `picture` was decoded with `keep_original`. The mask is bool (H, W), where the samples have H rows and W columns.
+    Samples outside the mask and alpha do not change. A broken colour profile is ignored, as in the decoder.
     """
     original = picture.original
     assert original is not None
@@ -57,8 +55,8 @@ def change_samples(picture: Picture, patches: Sequence[Patch]) -> tuple[Original
     return replace(original, samples=samples, jpeg=jpeg), mask
 
 
-# A function of three arguments: sRGB pixels (h, w, 3), the change of these pixels (h, w, 3), and the stored samples.
-# The function returns the change of the samples, in their shape. Pixels and changes are in levels of 0 to 255.
+# Maps sRGB pixels (h, w, 3), the change of these pixels (h, w, 3), and the stored samples to the change of the samples,
+# in their shape. Pixels and changes are in levels of 0 to 255.
 _Convert = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
@@ -78,9 +76,8 @@ def _choose_conversion(original: Original) -> _Convert:
             delta = to_own(flat + change.reshape(-1, 3)) - to_own(flat)
             delta = delta.reshape(*before.shape[:2], -1)
             if colours == "RGB" and not (np.ptp(change, axis=2).any() or np.ptp(samples[..., :3], axis=2).any()):
-                delta = np.repeat(
-                    delta.mean(2, keepdims=True), 3, axis=2
-                )  # the rounding of a profile must not tint gray
+                # Gray pixels stay gray, although a profile rounds the three channels differently.
+                delta = np.repeat(delta.mean(2, keepdims=True), 3, axis=2)
         elif colours == "CMYK":
             # Pillow's formula is R = (255 - C) (255 - K) / 255. K does not change.
             light = np.maximum(255.0 - samples[..., 3:], 1) / 255
@@ -97,7 +94,7 @@ def _choose_conversion(original: Original) -> _Convert:
 
 
 def _add(samples: np.ndarray, delta: np.ndarray) -> np.ndarray:
-    """Returns samples plus a change, rounded and clamped to the range of the dtype. Floats are not rounded."""
+    """Returns samples plus a change. Integers are rounded and clamped to the range of their dtype, floats are not."""
     if samples.dtype.kind == "f":
         return samples + delta.astype(samples.dtype)
     limits = np.iinfo(samples.dtype)
@@ -112,7 +109,7 @@ def _turn_back(upright: np.ndarray, original: Original) -> np.ndarray:
 def _find_place(patch: Patch, original: Original, width: int, height: int) -> tuple[slice, slice]:
     """Returns the rows and columns of a patch in the stored samples. The upright photo is `width` x `height` pixels."""
     (h, w), x, y = patch.weight.shape, patch.x, patch.y
-    right, below = width - x - w, height - y - h  # distance of the patch to the other two sides of the photo
+    right, below = width - x - w, height - y - h  # the distances of the patch to the right and the lower side
     x, y = {
         1: (x, y), 2: (right, y), 3: (right, below), 4: (x, below),
         5: (y, x), 6: (y, right), 7: (below, right), 8: (below, x),

@@ -1,7 +1,7 @@
 """Computes how the pixels of a photo change when a restored face is pasted into the photo.
 
-The change is the network's output minus the network's input. Only this difference is added to the photo, so the photo
-keeps the detail that is too fine for the network's size. If the network changes nothing, every pixel stays as it was.
+The difference between the network's output and input is added to the photo. The photo therefore keeps its own detail,
+even if that is too fine for the network's size. If the network changes nothing, no pixel of the photo changes.
 """
 
 from __future__ import annotations
@@ -23,19 +23,18 @@ from curate.faces.align import (
     transform_points,
 )
 
-# The mask is an ellipse in the FFHQ template. The values are fractions of the crop's side (ours): centre x, y and half
-# axes. The ellipse reaches from the hairline to the chin and from ear to ear of the mean face.
+# The centre (x, y) and the half axes of the mask's ellipse in the FFHQ template, as fractions of the crop's side
+# (ours). On the mean face, the ellipse reaches from the hairline to the chin and from ear to ear.
 _CENTRE, _HALF_AXES = np.array([0.5, 0.595]), np.array([0.27, 0.345])
-# The mask rises from 0 at the edge of the ellipse to 1 over this fraction of the half axes (ours).
+# Inside the ellipse, the mask rises from 0 at the edge to 1 over this fraction of the half axes (ours).
 FEATHER = 0.3
 # Next to pixels that do not come from the photo, the mask rises from 0 to 1 over this fraction of the crop's side
 # (ours).
 _BORDER_FEATHER = 0.04
-# Along each axis, the ellipse is stretched by a factor of at least _LEAST_STRETCH and at most 1 / _LEAST_STRETCH
-# (ours). Without this limit, the ellipse of a profile would be almost empty, because the landmarks of a profile are
-# almost on one line.
+# The ellipse is stretched along each axis by a factor from _LEAST_STRETCH to 1 / _LEAST_STRETCH (ours). Without this
+# limit, the ellipse of a face in profile would be almost empty, because its landmarks are almost on one line.
 _LEAST_STRETCH = 0.65
-# Standard deviation of the blur that gives the low frequencies, as a fraction of the crop's side (ours).
+# The standard deviation of the blur that gives the low frequencies, as a fraction of the crop's side (ours).
 _LOW_FREQUENCIES = 0.1
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # the weights of R, G, B in luma (ITU-R BT.601, as in JPEG)
 
@@ -44,10 +43,10 @@ LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # the weights of R, G, B in 
 class Patch:
     """Holds the change of one face in photo pixels. A pixel changes by weight * change."""
 
-    x: int  # The column of the photo at which the patch begins.
-    y: int  # The row of the photo at which the patch begins.
-    change: np.ndarray  # float32 (h, w, 3), sRGB in levels of 255.
-    weight: np.ndarray  # float32 (h, w), 0 to 1, and 0 outside the face.
+    x: int  # the first column of the patch in the photo
+    y: int  # the first row of the patch in the photo
+    change: np.ndarray  # float32 (h, w, 3), sRGB in levels of 0 to 255
+    weight: np.ndarray  # float32 (h, w), from 0 to 1, and 0 outside the face
 
 
 def make_patch(photo: np.ndarray, crop: np.ndarray, restored: np.ndarray, landmarks5: np.ndarray) -> Patch | None:
@@ -64,7 +63,7 @@ def make_patch(photo: np.ndarray, crop: np.ndarray, restored: np.ndarray, landma
     mask = make_face_mask(transform_points(landmarks5, to_crop), size)
     mask = np.minimum(mask, _feather_inside(find_valid_pixels(landmarks5, width, height, size)))
     change = match_edge(restored.astype(np.float32) - crop, mask)
-    # The patch is the box of the photo that contains the whole crop.
+    # Find the box of the photo that contains the whole crop.
     back = invert_affine(to_crop)
     corners = transform_points(np.array([[0, 0], [size, 0], [size, size], [0, size]]) - 0.5, back)
     x0, y0 = np.maximum(np.floor(corners.min(0)).astype(int), 0)
@@ -73,7 +72,7 @@ def make_patch(photo: np.ndarray, crop: np.ndarray, restored: np.ndarray, landma
         return None
     place = back - np.array([[0, 0, x0], [0, 0, y0]])
     change, weight = _resize_to_photo(change, mask, place, (int(x1 - x0), int(y1 - y0)))
-    # The patch keeps only the rows and columns of the face, to save memory in a photo of many faces.
+    # Keep only the rows and columns of the face, because this saves memory in a photo of many faces.
     rows, columns = np.flatnonzero(weight.any(1)), np.flatnonzero(weight.any(0))
     if len(rows) == 0:
         return None
@@ -85,18 +84,17 @@ def make_patch(photo: np.ndarray, crop: np.ndarray, restored: np.ndarray, landma
 
 
 def make_face_mask(landmarks5: np.ndarray, size: int) -> np.ndarray:
-    """Returns a mask of the face, float32 (size, size): 0 outside an ellipse, rising smoothly to 1 inside the ellipse.
+    """Returns a mask of the face, float32 (size, size): 0 outside an ellipse, and rising smoothly to 1 inside.
 
-    `landmarks5` (5, 2) are in pixels of the crop. An affine map with limited stretch moves the landmarks of the mean
-    face as near as possible to `landmarks5`. The affine map also turns the ellipse of the mean face into the ellipse
-    of the mask.
+    `landmarks5` (5, 2) are in pixels of the crop. The ellipse is that of the mean face after an affine map. The affine
+    map moves the landmarks of the mean face to `landmarks5` (least squares), and its stretch is limited.
     """
     template = scale_template(FFHQ_512, FFHQ_SIZE, size)
     mean, own_mean = template.mean(0), np.asarray(landmarks5, np.float64).mean(0)
     linear = np.linalg.lstsq(template - mean, np.asarray(landmarks5, np.float64) - own_mean, rcond=None)[0].T
     u, stretch, vt = np.linalg.svd(linear)
     linear = (u * np.clip(stretch, _LEAST_STRETCH, 1 / _LEAST_STRETCH)) @ vt
-    # Each pixel is mapped back to the template, where the ellipse has radius 1.
+    # Map each pixel back to the template. `radius` is 1 on the ellipse.
     y, x = np.mgrid[:size, :size]
     points = (np.stack([x, y], -1) - own_mean) @ np.linalg.inv(linear).T + mean
     radius = np.linalg.norm(((points + 0.5) / size - _CENTRE) / _HALF_AXES, axis=-1)
@@ -104,15 +102,14 @@ def make_face_mask(landmarks5: np.ndarray, size: int) -> np.ndarray:
 
 
 def match_edge(change: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Removes the colour and the brightness that a change (S, S, 3) has at the edge of a mask (S, S).
+    """Returns a change (S, S, 3) without the shift of colour and brightness that it has at the edge of a mask (S, S).
 
-    The low frequencies of the change are measured where the mask is between 0 and 1, continued into the face, and
-    subtracted. The restored face then has the colour and the brightness of the skin around it. `change` and `mask` are
-    float32.
+    The low frequencies of the change where the mask is between 0 and 1 are continued into the face and subtracted. The
+    restored face then has the colour and the brightness of the skin around it. `change` and `mask` are float32.
     """
     sigma = _LOW_FREQUENCIES * mask.shape[0]
     ring = 4 * mask * (1 - mask)
-    # Far from the ring, where the blurred ring is almost 0, `low` is the mean change on the ring.
+    # Far from the ring, `total` is almost 0, and `low` is the mean change on the ring.
     blurred = cv2.GaussianBlur(np.dstack([change * ring[..., None], ring]), (0, 0), sigma)
     total = blurred[..., 3:]
     mean = (change * ring[..., None]).sum((0, 1)) / max(float(ring.sum()), 1e-6)
@@ -121,7 +118,8 @@ def match_edge(change: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def blend_patches(patches: Sequence[Patch]) -> list[Patch]:
-    """Returns patches whose weights have a sum of at most 1 at each pixel, so that faces can overlap."""
+    """Returns the patches with smaller weights where faces overlap, so that the weights of a pixel add up to at most
+    1."""
     if len(patches) < 2:
         return list(patches)
     blended = []
@@ -140,13 +138,13 @@ def blend_patches(patches: Sequence[Patch]) -> list[Patch]:
 
 
 def round_to_levels(values: np.ndarray) -> np.ndarray:
-    """Returns values in 0..255 rounded to uint8. Values outside this range are clamped."""
+    """Returns values as uint8: clamped to 0..255 and rounded."""
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 
 def is_gray(photo: np.ndarray) -> bool:
-    """Returns whether a photo, uint8 (H, W, 3), is black and white: the channels of each pixel differ by at most 2
-    levels (ours)."""
+    """Returns whether a photo, uint8 (H, W, 3), is gray: the channels of each pixel differ by at most 2 levels
+    (ours)."""
     spread = photo.reshape(-1, 3)
     for start in range(0, len(spread), 2**20):
         part = spread[start : start + 2**20].astype(np.int16)
@@ -160,8 +158,8 @@ def _resize_to_photo(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Maps a change (S, S, 3) and its mask (S, S) to a patch of `size` (width, height) pixels by the similarity `back`.
 
-    If the crop has more pixels than its area of the photo, the crop is first reduced by area averages, which prevents
-    aliasing. If the crop has fewer pixels, the crop is enlarged bicubically.
+    If the patch has a lower resolution than the crop, the change is first reduced by area averages, which prevents
+    aliasing. If it has a higher resolution, the change is enlarged bicubically.
     """
     side, scale = mask.shape[0], compute_scale(back)  # photo pixels per crop pixel
     if scale < 1:
@@ -175,7 +173,7 @@ def _resize_to_photo(
 
 
 def _feather_inside(valid: np.ndarray) -> np.ndarray:
-    """Returns a weight, float32 (S, S), 0 at pixels that are not valid, and rising to 1 inside the valid pixels."""
+    """Returns weights, float32 (S, S): 0 at pixels that are not valid, and rising to 1 with the distance from them."""
     if valid.all():
         return np.ones(valid.shape, np.float32)
     distance = cv2.distanceTransform(valid.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
@@ -183,6 +181,6 @@ def _feather_inside(valid: np.ndarray) -> np.ndarray:
 
 
 def _rise(values: np.ndarray) -> np.ndarray:
-    """Returns a smooth step, float32: 0 where a value is at most 0, and 1 where a value is at least 1."""
+    """Maps values to a smooth step, float32: 0 for values of 0 or less, and 1 for values of 1 or more."""
     edge = np.clip(values, 0, 1)
     return np.asarray(edge * edge * (3 - 2 * edge), np.float32)

@@ -22,30 +22,31 @@ from manifests.runtime.files import write_atomically
 from train.restore.pasting.own_samples import change_samples
 from train.restore.pasting.paste import Patch
 
-# A photo in one of these formats is restored into a file of the same format. Other photos become a PNG.
+# A photo in one of these formats keeps its format. A photo in another format becomes a PNG.
 OWN_FORMATS = ("JPEG", "MPO", "PNG", "TIFF", "WEBP")
 
 
 @dataclass(frozen=True)
 class WrittenPhoto:
-    """Tells how a photo was written."""
+    """Describes how a photo was written."""
 
     path: Path
-    changed: bool  # False if no sample changed, so that the file is a copy.
-    # largest difference of an 8-bit sample outside the faces; 0 in formats without loss
+    changed: bool  # False if no sample changed; the file is then a copy of the photo
+    # The largest difference of an 8-bit sample outside the faces. It is 0 in formats without loss.
     largest_difference: int = 0
 
 
 def write_photo(
     source: Path, own_target: Path, png_target: Path, picture: Picture, patches: Sequence[Patch], lossless: bool = False
 ) -> WrittenPhoto:
-    """Writes a photo with the changes of its faces, and returns the path and the largest difference outside the faces.
+    """Writes a photo with the changes of its faces.
 
     `picture` is the photo in the file `source`, decoded with `keep_original`. A JPEG is written as JPEG with its own
-    quantisation tables and subsampling, or as PNG if `lossless`. PNG, WebP and TIFF are written without loss. A TIFF
-    with 16-bit colour, and a photo in any other format, become a PNG. `own_target` is used if the format stays,
-    `png_target` otherwise. If no sample changes, `source` is copied to `own_target` byte for byte. The file gets the
-    modification time of `source`. Raises BadInput if the colours of the photo cannot be stored without loss.
+    quantisation tables and subsampling, or with `lossless` as PNG. PNG, WebP and TIFF keep their format, without loss.
+    A TIFF with 16-bit colour and photos in other formats become PNG. The output is `own_target` if the photo keeps its
+    format, and `png_target` otherwise. If no sample changes, `source` is copied to `own_target` byte for byte. The
+    output gets the modification time of `source`. Raises BadInput if the colours of the photo cannot be stored without
+    loss.
     """
     result = change_samples(picture, patches)
     if result is None:
@@ -54,7 +55,7 @@ def write_photo(
     original, mask = result
     keeps_format = original.file_format in OWN_FORMATS and not (lossless and original.jpeg is not None)
     if original.file_format == "TIFF" and original.depth == 16 and original.mode != "L":
-        keeps_format = False  # Pillow writes no 16-bit colour
+        keeps_format = False  # Pillow cannot write 16-bit colour as TIFF
     target = own_target if keeps_format else png_target
     data = _encode(source, original, keeps_format)
     write_atomically(target, data)
@@ -78,7 +79,7 @@ def write_crop(source: Path, target: Path, crop: np.ndarray) -> None:
 
 
 def measure_difference(data: bytes, samples: np.ndarray, mask: np.ndarray) -> int:
-    """Returns the largest difference between a JPEG and 8-bit samples outside a mask, in levels of 255."""
+    """Returns the largest difference between a JPEG and 8-bit samples outside a mask, in levels of 0 to 255."""
     with Image.open(io.BytesIO(data)) as image:
         written = np.asarray(image)
     difference = cv2.absdiff(written, samples)
@@ -111,8 +112,7 @@ def _encode_jpeg(source: Path, original: Original, parts: JpegParts) -> bytes:
 
 
 def _encode_png(samples: np.ndarray, original: Original, own_file: bytes | None) -> bytes:
-    """Encodes samples as PNG with the metadata of the PNG `own_file`, or with the metadata of `original` if `own_file`
-    is None."""
+    """Encodes samples as PNG. The metadata are from the PNG `own_file`, or from `original` if `own_file` is None."""
     if original.mode in ("CMYK", "LAB") or original.depth == 32:
         kind = f"{original.file_format} file ({original.mode}, {original.depth} bits)"
         raise BadInput(f"a PNG cannot hold the colours of this {kind}")
@@ -129,7 +129,7 @@ def _encode_png(samples: np.ndarray, original: Original, own_file: bytes | None)
 
 
 def _make_image(samples: np.ndarray, mode: str) -> Image.Image:
-    """Returns samples as a Pillow image of this mode. The dtype decides the mode of gray samples."""
+    """Returns samples as a Pillow image of the mode `mode`. For gray samples, the dtype decides the mode."""
     if samples.ndim == 2:
         return Image.fromarray(samples)
     return Image.frombytes(mode, samples.shape[1::-1], np.ascontiguousarray(samples).tobytes())

@@ -14,25 +14,25 @@ from train.restore.references.confirm_references import confirm_references, desc
 from train.restore.references.reference_people import ReferencePerson, select_main_people
 from train.restore.references.reference_photos import ReferenceFace, ReferencePhoto
 
-# A reference is a near-duplicate of the photo if one of its faces and a face of the photo agree in two ways: their
-# 256-bit hashes differ in few bits, and their cosine is at least MIN_COSINE. The limits for the number of bits, one for
-# a plain copy and one for a mirrored copy, are from DedupeRules in curate/config.py. MIN_COSINE (ours) is below the .80
-# of DedupeRules, because the photo can be a degraded copy of the reference.
+# A reference is a near-duplicate of the photo if both show a face with a similar hash and a cosine of at least
+# MIN_COSINE. Two hashes of 256 bits are similar if at most MAX_FACE_BITS bits differ, or MAX_MIRRORED_FACE_BITS bits
+# for a mirrored copy. Both numbers are from DedupeRules in curate/config.py. MIN_COSINE (ours) is below the .80 of
+# DedupeRules, because the photo can be a degraded copy of the reference.
 MAX_FACE_BITS, MAX_MIRRORED_FACE_BITS = 54, 40
 MIN_COSINE = 0.35
 
-_MOST_NAMES = 4  # a sentence names at most this many references
+_MOST_NAMES = 4  # a sentence names at most this number of references
 
 
 @dataclass(frozen=True)
 class FaceInPhoto:
-    """Holds the values of a face that decide which references the face gets."""
+    """Holds the values of a face by which its references are chosen."""
 
-    embedding: np.ndarray  # float32 (d,), unit length.
-    phash: str  # See `curate.faces.measure.hash_face`.
-    sharpness: float  # See `curate.faces.measure.measure_sharpness`.
-    # Returns the unit embedding (d,) of the face after a restoration without references. Raises NotRestoredYet if the
-    # face must be restored first. None if the restorer needs a reference.
+    embedding: np.ndarray  # float32 (d,), unit length
+    phash: str  # see `curate.faces.measure.hash_face`
+    sharpness: float  # see `curate.faces.measure.measure_sharpness`
+    # A function that returns the unit embedding (d,) of the face after a restoration without references, or raises
+    # NotRestoredYet. None if the restorer cannot restore without references.
     embed_restored: Callable[[], np.ndarray] | None
 
 
@@ -46,7 +46,7 @@ class ReferenceChoice:
 
     @property
     def similarity(self) -> float | None:
-        """Returns the mean cosine of the references to the face, or None without references."""
+        """Returns the mean cosine of the references to the face, or None if there are no references."""
         return round(float(np.mean([use.cosine for use in self.uses])), 3) if self.uses else None
 
     def limit(self, most: int | None) -> ReferenceChoice:
@@ -62,7 +62,7 @@ class ReferenceChoice:
         return ReferenceChoice(tuple(self.faces[row] for row in rows), uses, note)
 
     def name_unwarped(self, leave_out: bool) -> ReferenceChoice:
-        """Returns the choice with a `note` that names the references on which no points for the warp were found.
+        """Returns the choice with a `note` that names the references without points for the warp.
 
         If `leave_out` is True, these references are left out.
         """
@@ -79,7 +79,8 @@ class ReferenceChoice:
         return ReferenceChoice(tuple(self.faces[row] for row in kept), tuple(self.uses[row] for row in kept), note)
 
     def describe(self) -> str:
-        """Returns "with 2 references (a.jpg 0.61, b.jpg 0.55)", or "without references", with the note."""
+        """Returns a text like "with 2 references (a.jpg 0.61, b.jpg 0.55)" or "without references", and then the
+        note."""
         if not self.uses:
             return f"without references{self.note}"
         names = ", ".join(
@@ -109,12 +110,13 @@ def choose_references(
 ) -> PhotoChoice:
     """Returns the references of each face of a photo.
 
-    A face gets the references of the person whose mean cosine to the face is highest and at least `same_person`. If the
-    only face of a photo matches nobody, the face gets the references of the main person in two cases: the user
-    `pointed` at the face, or the face is degraded and `confirm_references` confirms the references. With `trust`, the
-    face that is most like the references gets all references, even if the cosines are low. A reference that is a copy
-    of the photo is never used. Raises NotRestoredYet if the only face of a photo must first be restored without
-    references.
+    A face gets the references of the person whose mean cosine to the face is highest, if this cosine is at least
+    `same_person`. If no person's cosine is so high and the photo has only one face, the face gets the references of the
+    main person in two cases: the user `pointed` at the face, or `confirm_references` confirms the references. With
+    `trust`, the face that is most like the references gets all references, even if the cosines are low. A reference
+    that is a copy of the photo is never used.
+
+    Raises NotRestoredYet if the only face of a photo must first be restored without references.
     """
     people, notices = _leave_out_copies(faces, photo_sha256, people)
     if not people:
@@ -164,7 +166,7 @@ def _use(face: FaceInPhoto, person: ReferencePerson, note: str = "") -> Referenc
 
 
 def _trust_all(face: FaceInPhoto, people: Sequence[ReferencePerson]) -> ReferenceChoice:
-    """Returns one face of each reference: the face that is most like `face`."""
+    """Returns the choice of all references. From each reference, the face that is most like `face` is used."""
     photos = {id(photo): photo for person in people for photo in person.photos}
     best = [max(photo.faces, key=lambda one: float(one.embedding @ face.embedding)) for photo in photos.values()]
     return _use(face, ReferencePerson(tuple(photos.values()), tuple(best)))
@@ -173,7 +175,7 @@ def _trust_all(face: FaceInPhoto, people: Sequence[ReferencePerson]) -> Referenc
 def _leave_out_copies(
     faces: Sequence[FaceInPhoto], photo_sha256: str, people: Sequence[ReferencePerson]
 ) -> tuple[list[ReferencePerson], list[str]]:
-    """Returns the people without the copies of the photo, and a sentence for each copy."""
+    """Returns the people without references that are copies of the photo, and a sentence for each such copy."""
     reasons: dict[int, str] = {}
     for photo in {id(photo): photo for person in people for photo in person.photos}.values():
         name = make_printable(photo.path)
@@ -198,7 +200,7 @@ def _is_copy(photo: ReferencePhoto, faces: Sequence[FaceInPhoto]) -> bool:
 
 
 def _have_similar_hashes(one: str, other: str) -> bool:
-    """Returns whether the hashes of two aligned faces are similar, plain or mirrored."""
+    """Returns whether the hashes of two aligned faces are similar, or become similar if one face is mirrored."""
     a, b = unpack_hashes([one]), unpack_hashes([other])
     return bool(
         (count_different_bits(a, b) <= MAX_FACE_BITS)

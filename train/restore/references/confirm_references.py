@@ -1,9 +1,9 @@
-"""Decides whether references count as photos of the person of a face, even if the recognizer does not recognize the
-face.
+"""Decides whether references are used for a face that the recognizer does not match with them.
 
-`restore` and `evaluate` use the same decision. All numbers of this file are ours. We chose ILLEGIBLE_SHARPNESS and
-RESTORED_SHARE on 352 faces of people of the split `val`, degraded with the preset `codeformer`. Each face had four
-references of the right person, or of another person. docs/train.md says how many of these faces get their references.
+`restore` and `evaluate` decide in the same way. All numbers of this file are ours. We chose ILLEGIBLE_SHARPNESS and
+RESTORED_SHARE with 352 faces of people of the split `val`, degraded with the preset `codeformer`. Each face had four
+references of the right person, or of another person. docs/train.md says for how many of these faces the references are
+used.
 """
 
 from __future__ import annotations
@@ -16,15 +16,14 @@ import numpy as np
 # the parts of a restorer that use references
 REFERENCE_PARTS = {"maps", "embedding", "extended", "identity", "features"}
 
-# A face with a `sharpness` below this number counts as degraded: the recognizer can fail to recognize the person. The
-# least sharp of 37 published references has a sharpness of .39. Of 23 published LQ photos with references, 5 have a
-# sharpness below .35. The recognizer recognized the person of 22 of the 23 photos. The photo whose person was not
-# recognized has a sharpness of .13.
+# A face with a lower sharpness counts as degraded: the recognizer may not recognize the person. We measured published
+# photos. All 37 references have a sharpness of .39 or more. Of 23 LQ photos with references, 5 have a sharpness below
+# .35. The recognizer did not match one of the 23 photos with its references, a photo with a sharpness of .13.
 DEGRADED_SHARPNESS = 0.35
-# A face with a `sharpness` below this number cannot be recognized, not even after it was restored.
+# A face with a lower sharpness cannot be recognized, not even after a restoration.
 ILLEGIBLE_SHARPNESS = 0.12
-# A face whose sharpness is between ILLEGIBLE_SHARPNESS and DEGRADED_SHARPNESS is restored without references. The
-# references are confirmed if the mean cosine of the result to the references is at least this share of `same_person`.
+# A face with a sharpness from ILLEGIBLE_SHARPNESS to DEGRADED_SHARPNESS is first restored without references. The
+# references are then used if their mean cosine to the result is at least this share of `same_person`.
 RESTORED_SHARE = 1 / 6
 
 
@@ -47,15 +46,13 @@ def confirm_references(
     same_person: float,
     embed_restored: Callable[[], np.ndarray] | None,
 ) -> Confirmation:
-    """Decides whether references count as photos of the person of a face.
+    """Decides whether references are used for a face.
 
     `embedding` (d,) and `references` (K, d) are unit embeddings. K is 1 or more. `sharpness` is the sharpness of the
-    face, see `curate.faces.measure.measure_sharpness`. `same_person` is the recognizer's threshold: faces with a mean
-    cosine of `same_person` or more count as one person. `embed_restored` restores the face without references and
-    returns the unit embedding (d,) of the result. `embed_restored` is called only if the cosine and the sharpness of
-    the face do not decide. `embed_restored` is None if the restorer cannot restore without references. The embedding
-    of the face itself then takes the place of the result. An error of `embed_restored` is raised, for example
-    NotRestoredYet.
+    face, see `curate.faces.measure.measure_sharpness`. `same_person` is the recognizer's threshold for two faces of one
+    person. `embed_restored` restores the face without references and returns the unit embedding (d,) of the result, or
+    raises NotRestoredYet. It is called only if the cosine and the sharpness of the face do not decide. If the restorer
+    cannot restore without references, `embed_restored` is None, and the embedding of the face itself is used instead.
     """
     cosine = float((references @ embedding).mean())
     if cosine >= same_person:
@@ -77,10 +74,10 @@ def confirm_references(
 
 
 def describe_cosine(cosine: float, least: float, when: str = "") -> str:
-    """Returns the mean cosine of a face to its references, and the least cosine that is needed, in words."""
+    """Returns a text with the mean cosine of a face to its references, and with the smallest cosine that is needed."""
     return f"mean cosine {cosine:.2f}{when}, at least {least:.2f} needed"
 
 
 def describe_mismatch(needed: str) -> str:
-    """Returns the note of a face whose references are not used. `needed` is a text of `describe_cosine`."""
+    """Returns the note of a face whose references are not used. `needed` is the result of `describe_cosine`."""
     return f", because the references do not match the face ({needed})"

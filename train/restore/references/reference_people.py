@@ -1,4 +1,4 @@
-"""Decides which people the references show. The person that most references show is the main person."""
+"""Finds the people in the references. The main person is the person who is in the most references."""
 
 from __future__ import annotations
 
@@ -26,18 +26,17 @@ class ReferencePerson:
         return np.stack([face.embedding for face in self.faces])
 
     def select(self, keep: Sequence[bool]) -> ReferencePerson:
-        """Returns the person with only those photos for which `keep` is true."""
+        """Returns the person with only the photos for which `keep` is True."""
         rows = [row for row, kept in enumerate(keep) if kept]
         return ReferencePerson(tuple(self.photos[row] for row in rows), tuple(self.faces[row] for row in rows))
 
 
 def find_people(photos: Sequence[ReferencePhoto], same_person: float) -> list[ReferencePerson]:
-    """Returns the people of the references, the person in most photos first.
+    """Returns the people in the references. The person who is in the most photos comes first.
 
-    All faces of all photos are grouped by average linkage: two groups are one person if the mean cosine between the
-    groups is at least `same_person`. If a photo shows a person twice, only the face that is most like the other faces
-    of the person counts. The order of the photos does not matter for the groups. A person counts even if the person is
-    in only one photo, and even if this photo shows several people.
+    All faces of all photos are grouped by average linkage: two groups are joined if the mean cosine between them is at
+    least `same_person`. If a photo shows a person twice, only the face that is most like the person's other faces is
+    kept. The order of the photos does not change the groups. People who are in only one photo are returned too.
     """
     owners = [(photo, face) for photo in photos for face in photo.faces]
     if not owners:
@@ -51,7 +50,7 @@ def find_people(photos: Sequence[ReferencePhoto], same_person: float) -> list[Re
     people = []
     for label in dict.fromkeys(labels.tolist()):  # in the order of the first face
         rows = np.flatnonzero(labels == label)
-        best: dict[int, int] = {}  # photo -> row of the person's face in it
+        best: dict[int, int] = {}  # maps a photo to the row of the person's face in it
         for row in rows[np.argsort(-cosines[np.ix_(rows, rows)].mean(1), kind="stable")].tolist():
             best.setdefault(id(owners[row][0]), row)
         chosen = sorted(best.values())
@@ -60,14 +59,12 @@ def find_people(photos: Sequence[ReferencePhoto], same_person: float) -> list[Re
 
 
 def select_main_people(people: Sequence[ReferencePerson]) -> list[ReferencePerson]:
-    """Returns the person who is in the most photos. If several people are in equally many photos, returns all of these
-    people.
-    """
+    """Returns the people who are in the most photos: one person, or several if they are in equally many photos."""
     return [person for person in people if len(person.photos) == len(people[0].photos)]
 
 
 def describe_people(people: Sequence[ReferencePerson], same_person: float, trust: bool) -> list[str]:
-    """Returns the sentences for the user about references of several people, and about photos of several faces."""
+    """Returns sentences for the user if the references show several people, or if a reference shows several faces."""
     if not people or trust:
         return []
     main, sentences = select_main_people(people), list[str]()

@@ -1,4 +1,4 @@
-"""Read reference photos: find, align and embed all their faces, and warp references to the landmarks of an input."""
+"""Read reference photos: find, align and embed all their faces. Warp references to the landmarks of an input."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ from train.restore.output_paths import list_photos
 
 @dataclass(frozen=True)
 class References:
-    """Holds the K references of a restorer, all of one person, with their embeddings. K can be 0."""
+    """Holds the K references of a face, all of one person, with their embeddings. K can be 0."""
 
-    crops: np.ndarray  # uint8 (K, S, S, 3), aligned to the FFHQ template.
-    embeddings: np.ndarray  # float32 (K, d) unit rows.
-    # The points of each crop for the warp, (n, 2) in pixels of the crop (train/data/mesh.py); None if none were found.
+    crops: np.ndarray  # uint8 (K, S, S, 3), aligned to the FFHQ template
+    embeddings: np.ndarray  # float32 (K, d), each of length 1
+    # The points of each crop for the warp, (n, 2) in pixels of the crop (train/data/mesh.py). None if they were not
+    # found.
     landmarks: tuple[np.ndarray | None, ...] = ()
 
 
@@ -38,13 +39,14 @@ class References:
 class ReferenceFace:
     """Holds one face of a reference photo."""
 
-    box: tuple[float, float, float, float]  # x0, y0, x1, y1 in photo pixels.
-    crop: np.ndarray  # uint8 (S, S, 3), FFHQ template.
-    embedding: np.ndarray  # float32 (d,), unit length.
-    # The points of the crop for the warp, (n, 2) in pixels of the crop (train/data/mesh.py); None if none were found.
+    box: tuple[float, float, float, float]  # x0, y0, x1, y1 in photo pixels
+    crop: np.ndarray  # uint8 (S, S, 3), aligned to the FFHQ template
+    embedding: np.ndarray  # float32 (d,), unit length
+    # The points of the crop for the warp, (n, 2) in pixels of the crop (train/data/mesh.py). None if they were not
+    # found.
     landmarks: np.ndarray | None
-    phash: str  # See `curate.faces.measure.hash_face`.
-    # The embedding that the restorer reads, float32 (e,). None if the restorer reads `embedding`.
+    phash: str  # see `curate.faces.measure.hash_face`
+    # The embedding that the restorer reads, float32 (e,). None if it was not computed.
     restorer_embedding: np.ndarray | None = None
 
     @property
@@ -59,15 +61,15 @@ class ReferencePhoto:
     """Holds a reference photo with all its faces."""
 
     path: Path
-    sha256: str  # of the file, as hex
+    sha256: str  # the sha256 of the file, as hex
     faces: tuple[ReferenceFace, ...]
 
 
 def list_reference_files(references: Sequence[Path], inputs: Sequence[Path]) -> list[tuple[Path, Path | None]]:
-    """Lists the reference photos as (file, folder). `folder` is None if the user gave the file itself.
+    """Lists the reference photos as (file, folder). `folder` is None if the user named the file itself.
 
-    A photo in a folder of references is left out if the photo is one of `inputs`, because a photo must not be its own
-    reference. Raises BadInput if a folder of references contains no file that can be used.
+    A folder of references can contain photos in `inputs`. They are left out, because a photo must not be its own
+    reference. Raises BadInput if a folder of references contains no other file.
     """
     own = {os.path.realpath(path) for path in inputs}
     files: list[tuple[Path, Path | None]] = []
@@ -124,7 +126,7 @@ def read_references(
 def embed_for_restorer(
     photos: Sequence[ReferencePhoto], embed: Callable[[References], References], size: int, dim: int
 ) -> list[ReferencePhoto]:
-    """Returns the photos, whose faces also have the embeddings that the restorer reads.
+    """Returns the photos with the embeddings that the restorer reads, `ReferenceFace.restorer_embedding`.
 
     `embed` is `FaceRestorer.embed_references`. `size` and `dim` are as in `join_references`.
     """
@@ -137,7 +139,7 @@ def embed_for_restorer(
 
 
 def join_references(faces: Sequence[ReferenceFace], size: int, dim: int) -> References:
-    """Returns the faces as the references of a restorer of `size` pixels. `dim` is the length of an embedding."""
+    """Joins the faces to one object. `size` and `dim` are the sizes of its empty arrays if there are no faces."""
     if not faces:
         return References(np.zeros((0, size, size, 3), np.uint8), np.zeros((0, dim), np.float32))
     embeddings = np.stack([face.embedding for face in faces])
@@ -154,7 +156,8 @@ def _read_face(image: np.ndarray, face: Detection, config: ModelConfig, models: 
 
 
 def limit_references(config: ModelConfig, references: References) -> References:
-    """Returns the first references, and at most as many as the restorer reads (ReFine, InstantRestore)."""
+    """Returns the first references, as many as the restorer reads. Only some restorers have a limit (ReFine,
+    InstantRestore)."""
     most = config.most_references
     crops, embeddings, landmarks = references.crops[:most], references.embeddings[:most], references.landmarks[:most]
     return replace(references, crops=crops, embeddings=embeddings, landmarks=landmarks)
@@ -163,9 +166,9 @@ def limit_references(config: ModelConfig, references: References) -> References:
 def warp_references(config: ModelConfig, references: References, points: np.ndarray | None) -> References:
     """Warps the references so that their points fit the `points` (n, 2) of an input, in pixels of the LQ crop.
 
-    `find_warp_points` (train/data/mesh.py) finds the points. Only a restorer with the part `warped` or `mesh` (ReFine)
-    warps references; other restorers get the references unchanged. If the input has no points, all references stay
-    unchanged. A reference stays unchanged if the reference has no points, or if train/data/warp.py refuses the warp.
+    `find_warp_points` (train/data/mesh.py) finds the points. References are warped only for a restorer with the part
+    `warped` or `mesh`, and only if the input has points. A reference is not warped if it has no points, or if
+    train/data/warp.py refuses the warp.
     """
     if not warps_references(config.parts) or points is None or not len(references.crops):
         return references

@@ -1,1 +1,1 @@
-"""Loads and runs restorers: those of torch, and those of ONNX files, which need no torch."""
+"""Loads and runs restorers, with torch or from ONNX files without torch."""

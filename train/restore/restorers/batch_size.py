@@ -11,24 +11,23 @@ from train.recipes.recipes import STYLEGAN, TINY
 from train.restore.references.reference_photos import join_references
 from train.restore.restorers.run_restorer import find_device, run_batch
 
-# A batch may need this share of the free memory. References, photos and the memory that the allocator cannot use need
-# the rest. All numbers of this file are ours.
+# A batch may need this share of the free memory. The rest is for references, photos and the losses of the allocator.
+# All numbers of this file are ours.
 MEMORY_SHARE = 0.5
-# Bytes of memory that a face may need for each pixel on a CPU. Base tiny at 256 px needs 122 bytes at once, and all
-# outputs of its layers together have 387 bytes (measured). The number of base stylegan is an estimate.
+# The number of bytes that a face may need on a CPU, for each pixel. For base tiny at 256 px, we measured 122 bytes, and
+# 387 bytes for the outputs of all layers together. The number of base stylegan is an estimate.
 BYTES_PER_PIXEL = {TINY: 400, STYLEGAN: 4000}
-# Larger batches do not make a face faster. Base tiny at 256 px on one core of a CPU: a face without references takes 64
-# ms of processor time in a batch of 1, 46 ms in a batch of 4, and 37 ms in a batch of 8. On a GPU we measured nothing.
+# The largest batches. We measured base tiny at 256 px on one core of a CPU: a face without references takes 64 ms in a
+# batch of 1, 46 ms in a batch of 4, and 37 ms in a batch of 8. We did not measure on a GPU.
 MOST_ON_CPU, MOST_ON_GPU = 8, 32
 
 
 def find_batch_size(model: Restorer, precision: str = "fp32") -> int:
-    """Returns how many faces need at most MEMORY_SHARE of the free memory, at least 1.
+    """Returns how many faces need at most MEMORY_SHARE of the free memory. The result is at least 1.
 
-    On a GPU, one black face is restored to find out how much memory a face needs. On a CPU, the table BYTES_PER_PIXEL
-    says how much memory a face needs. On a CPU, the faces of a diffusion base are restored one by one, because a face
-    at 512 px keeps all cores busy. On a system without /proc/meminfo the free memory is unknown, and the result on a
-    CPU is 1.
+    On a GPU, one black face is restored to measure the memory that a face needs. On a CPU, the table BYTES_PER_PIXEL
+    gives this memory. The result on a CPU is 1 for a diffusion base, because one face at 512 px keeps all cores busy,
+    and on systems without /proc/meminfo, because their free memory is unknown.
     """
     size, base = model.config.size, model.config.base
     if find_device(model).type == "cpu":
@@ -42,7 +41,7 @@ def find_batch_size(model: Restorer, precision: str = "fp32") -> int:
 
 
 def read_free_memory() -> int:
-    """Returns the bytes that programs can still allocate on this machine, or 0 if the number is unknown."""
+    """Returns the number of bytes that programs can still allocate on this machine, or 0 if it is unknown."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     except OSError:

@@ -1,7 +1,7 @@
-"""Decides whether a restorer on a CPU computes in bfloat16 although nobody asked for it.
+"""Decides whether a restorer on a CPU computes in bfloat16 if the user does not choose a precision.
 
-The decision depends only on the CPU and on the restorer, and not on the photos or on a measured time, so the same
-command gives the same bytes on the same machine.
+The decision depends only on the CPU and on the restorer. It does not depend on the photos or on a measured time, so the
+same command gives the same bytes on the same machine.
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ from train.data.tensors import to_tensor
 from train.recipes.recipes import DIFFUSION
 from train.restore.restorers.face_restorer import needs_reference
 
-# A restorer computes in bfloat16 by itself only if the mean difference from float32 is below this number of levels, of
-# 255 (issue 22).
+# bfloat16 is chosen only if the mean difference from float32 is below this number of levels of 0..255 (issue 22).
 MOST_LEVELS = 1.0
-# A face of 128 x 128 px from NASA's portrait of Eileen Collins, which is in the public domain and which scikit-image
-# contains. The small size makes the test sixteen times as fast as the restoration of a face of 512 px (ours).
+# A face of 128 x 128 px from NASA's portrait of Eileen Collins, a picture of scikit-image in the public domain. At this
+# size (ours), the test is sixteen times as fast as at 512 px.
 TEST_FACE = Path(__file__).with_name("astronaut.png")
 
 
@@ -30,11 +29,11 @@ def has_bfloat16() -> bool:
 
 
 def prefers_bfloat16(model: Any) -> tuple[bool, float | None]:
-    """Returns whether a restorer on the CPU computes in bfloat16 by itself, and the result of `measure_levels`.
+    """Returns whether a restorer on the CPU computes in bfloat16, and the result of `measure_levels` or None.
 
-    Only restorers on a diffusion base are measured (ours). On base tiny, bfloat16 saves a third of the network's time,
-    which is less than a tenth of the time of `restore`, and float32 gives the same result on more CPUs. The second
-    value is None for other restorers, on a CPU without bfloat16, and if the restorer needs a reference.
+    Only restorers on a diffusion base are measured (ours), if the CPU has bfloat16 and the restorer does not need a
+    reference. Otherwise, the result is (False, None). On base tiny, bfloat16 would save less than a tenth of the time
+    of `restore`, and float32 gives the same result on more CPUs.
     """
     if model.config.base != DIFFUSION or needs_reference(model.facts) or not has_bfloat16():
         return False, None
@@ -46,7 +45,7 @@ def prefers_bfloat16(model: Any) -> tuple[bool, float | None]:
 def measure_levels(model: Any) -> float:
     """Returns the mean difference between TEST_FACE restored in bfloat16 and in float32, in levels of 0..255.
 
-    The face is restored without references. If an output contains NaN or infinity, the result is infinity.
+    The face is restored without references. The result is infinity if an output contains NaN or infinity.
     """
     face = to_tensor(decode(TEST_FACE))[None]
     nobody = face.new_zeros(1, 0, *face.shape[1:]), torch.ones(1, 0, dtype=torch.bool)
@@ -54,7 +53,7 @@ def measure_levels(model: Any) -> float:
     images = []
     for enabled in (False, True):
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-            # `forward` is called without the hooks of the restorer, because OSDFace's hook would resize the face.
+            # A call of `forward` skips the hooks of the restorer. OSDFace's hook would resize the face.
             images.append(model.forward(face, *nobody, embeddings).image.float())
     levels = float((images[0] - images[1]).abs().mean()) * 255
     return levels if levels == levels else float("inf")

@@ -1,6 +1,6 @@
-"""Holds a restorer and the face models from its training, as `restore` uses them.
+"""Holds a restorer for `restore`, and loads the face models with which the restorer was trained.
 
-Nothing in this file imports torch, so that a restorer that does not need torch starts without torch.
+This file does not import torch, so that restorers of ONNX files run without torch.
 """
 
 from __future__ import annotations
@@ -20,37 +20,37 @@ from train.restore.references.reference_photos import References
 
 @dataclass(frozen=True)
 class FaceRestorer:
-    """Holds a restorer for `restore`, which does not know what computes the faces."""
+    """Holds a restorer. `restore` uses restorers of torch and of ONNX files through this class."""
 
     config: ModelConfig
-    facts: Mapping[str, Any]  # See train/models/restorer.py.
-    seed: int  # The seed of the noise. Only a denoiser and `instantrestore:` draw noise.
-    # Restores B crops, each uint8 (S, S, 3), with the references of each crop, and returns float32 (B, S, S, 3) in
-    # 0..255, which is not rounded. The crops can have different numbers of references.
+    facts: Mapping[str, Any]  # see train/models/restorer.py
+    seed: int  # the seed of the noise, which only a denoiser and `instantrestore:` draw
+    # Maps B crops, each uint8 (S, S, 3), and the references of each crop to the restored crops, float32 (B, S, S, 3)
+    # in 0..255, not rounded. The crops can have different numbers of references.
     restore_crops: Callable[[Sequence[np.ndarray], Sequence[References]], np.ndarray]
     # Returns the references with the embeddings that the restorer reads.
     embed_references: Callable[[References], References]
-    precision: str = "fp32"  # One of PRECISIONS.
-    # Returns the number of crops in a batch for which the memory is probably large enough.
+    precision: str = "fp32"  # one of PRECISIONS
+    # Returns a batch size for which the memory is probably large enough.
     find_batch_size: Callable[[], int] = lambda: 1
 
 
 def check_seed(seed: int | None, draws_noise: bool) -> None:
-    """Raises BadInput if a seed was given for a restorer that draws no noise."""
+    """Raises BadInput if the user gave a seed and the restorer draws no noise."""
     if seed is not None and not draws_noise:
         raise BadInput(f"--seed {seed} has no effect, because this restorer draws no noise: leave --seed out.")
 
 
 def needs_reference(facts: Mapping[str, Any]) -> bool:
-    """Returns whether the restorer restores a face only with a reference (ReFineFIR, InstantRestore)."""
+    """Returns whether the restorer cannot restore a face without a reference (ReFineFIR, InstantRestore)."""
     return bool(facts.get("needs_reference"))
 
 
 def load_restorer_faces(facts: Mapping[str, Any], spec: str | None, device: str = "cpu") -> FaceModels:
-    """Loads the face models that the restorer with these facts was trained with.
+    """Loads the face models with which a restorer was trained. `facts` are the facts of the restorer.
 
-    `spec` is a --faces value that replaces the recorded value if the files were moved. Released weights record no
-    recognizer, so they work with any face models. `device` is as in `load_faces`. Raises BadInput if the recognizer is
+    `spec` is a value of --faces, which replaces the recorded value if the files were moved. Released weights record no
+    recognizer, so they work with all face models. `device` is as in `load_faces`. Raises BadInput if the recognizer is
     not the recorded recognizer.
     """
     recorded = facts.get("recognizer")

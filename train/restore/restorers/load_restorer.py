@@ -33,13 +33,13 @@ from train.restore.restorers.run_restorer import (
 def load_restorer(
     checkpoint: str | Path, base_model: str | None = None, steps: int = 1, seed: int | None = None
 ) -> Restorer:
-    """Loads a restorer from a checkpoint folder, from a run (its newest checkpoint), or from released weights.
+    """Loads a restorer from a checkpoint folder, from the newest checkpoint of a run, or from released weights.
 
     The released weights are osdface:FOLDER, refinefir:FOLDER and instantrestore:FOLDER. `base_model` is the folder of
-    the diffusion model. The released weights of OSDFace and InstantRestore need `base_model`, and so does a restorer
-    whose diffusion model was moved. `steps` is the number of steps in which a face is restored. Only a denoiser takes
-    more than one step. `seed` is the seed of the noise, and None means 0. Only a denoiser and `instantrestore:` draw
-    noise. Raises BadInput if the restorer cannot be loaded with these arguments.
+    the diffusion model. It is needed for osdface: and instantrestore:, and for a restorer whose diffusion model was
+    moved. `steps` is the number of steps of a restoration, which can be above 1 only for a denoiser. `seed` is the seed
+    of the noise, and None means 0. Only a denoiser and instantrestore: draw noise. Raises BadInput if the restorer
+    cannot be loaded with these arguments.
     """
     check_steps(steps)
     model = _load(str(checkpoint), base_model, seed)
@@ -81,18 +81,18 @@ def _load(name: str, base_model: str | None, seed: int | None) -> Restorer:
 
 
 def move_to_device(model: Restorer) -> Restorer:
-    """Moves the restorer to the GPU, or to the CPU if CUDA is not available, and returns the restorer."""
+    """Moves the restorer to the GPU, if there is one with CUDA, and returns the restorer."""
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def speed_up_on_cpu(model: Restorer, precision: str = "fp32") -> Restorer:
-    """Speeds up a restorer that has a diffusion base and is on the CPU. Any other restorer stays as it is.
+    """Makes a restorer on a diffusion base faster, if it is on the CPU. Other restorers are not changed.
 
-    `precision` is the precision in which the restorer will compute: fp32 or bf16. Do not train or save the restorer
+    `precision`, fp32 or bf16, is the precision in which the restorer will compute. Do not train or save the restorer
     afterwards (train/models/bases/fast_inference.py).
     """
     if model.config.base == DIFFUSION and next(model.parameters()).device.type == "cpu":
-        from train.models.bases.fast_inference import speed_up  # base tiny needs no peft
+        from train.models.bases.fast_inference import speed_up  # imports peft, which base tiny does not need
 
         speed_up(model, precision == "bf16")
     return model
@@ -131,18 +131,18 @@ def wrap_restorer(model: Restorer, precision: str, shares_cores: bool) -> FaceRe
 
 
 def run_model(model: Restorer, lq: torch.Tensor, references: References) -> torch.Tensor:
-    """Restores a batch (B, 3, S, S) in 0..1 in float32 and returns the restored batch, of the same shape.
+    """Restores images (B, 3, S, S) in 0..1 in float32, and returns the restored images, of the same shape.
 
-    Every image of the batch gets the same references. The input and the result are on the CPU; the restorer computes
-    on its own device.
+    All images get the same references. The input and the result are on the CPU, and the restorer computes on its own
+    device.
     """
     return run_batch(model, lq, [references] * len(lq))
 
 
 def restore_crop(model: Restorer, crop: np.ndarray, references: References) -> np.ndarray:
-    """Restores one crop, uint8 (S, S, 3), and returns float32 (S, S, 3) in 0..255, which is not rounded.
+    """Restores one crop, uint8 (S, S, 3), and returns the restored crop, float32 (S, S, 3) in 0..255, not rounded.
 
-    Raises BadInput if the result contains NaN or infinity, so that no such result is written.
+    Raises BadInput if the result contains NaN or infinity.
     """
     restored = run_model(model, to_tensor(crop)[None], references)[0]
     if not bool(torch.isfinite(restored).all()):
@@ -153,7 +153,7 @@ def restore_crop(model: Restorer, crop: np.ndarray, references: References) -> n
 def embed_references(model: Restorer, references: References) -> References:
     """Returns the references with the embeddings that the restorer reads.
 
-    A restorer with an identity encoder of its own (ReFineFIR) embeds the crops again, before they are warped. Other
+    If the restorer has an identity encoder (ReFineFIR), it embeds the crops again, before they are warped. Other
     restorers read the embeddings of the recognizer.
     """
     if model.identity_encoder is None or not len(references.crops):

@@ -19,11 +19,11 @@ from train.recipes.recipes import TINY
 from train.restore.references.reference_photos import References
 from train.restore.restorers.bfloat16 import prefers_bfloat16
 
-# The cache of encoded references needs at most MOST_BYTES (ours). One reference of recipe tiny at 256 px needs .4 MB,
-# and one reference of recipe instant at 512 px needs about 55 MB.
+# The size of the cache of encoded references in bytes (ours). A reference of recipe tiny at 256 px needs .4 MB, and a
+# reference of recipe instant at 512 px about 55 MB.
 MOST_BYTES = 2**30
-# The share of the processor time of a face that the network of base tiny needs at 256 px. Detection, embeddings, checks
-# and pasting need the rest. Measured with `benchmarks/restore_batches.py` (ours).
+# The network of base tiny at 256 px needs this share of the processor time of a face. The rest is for detection,
+# embeddings, checks and pasting. We measured the share with `benchmarks/restore_batches.py`.
 TINY_SHARE = 0.25
 
 
@@ -69,7 +69,7 @@ def keep_vae_in_float32(model: Restorer) -> None:
 
 
 def can_encode_once(model: Restorer) -> bool:
-    """Returns whether the restorer encodes references alone, and the same references for all faces."""
+    """Returns whether the restorer encodes references, and does not warp them to each face."""
     parts = model.config.parts
     encodes = bool({"maps", "extended", "features"} & set(parts))
     return encodes and model.config.stylegan is None and not warps_references(parts)
@@ -79,7 +79,7 @@ def can_encode_once(model: Restorer) -> bool:
 def leave_cores(model: Restorer) -> Iterator[None]:
     """Lets the network of base tiny use only a share of the cores, because other threads need the other cores.
 
-    If torch's threads had to wait for cores, each operation would wait for its slowest thread.
+    With more threads than free cores, each operation of torch would wait for its slowest thread.
     """
     threads = torch.get_num_threads()
     if model.config.base != TINY:
@@ -93,9 +93,9 @@ def leave_cores(model: Restorer) -> Iterator[None]:
 
 
 class ReferenceCache:
-    """Encodes each reference once, and keeps the result for the next faces.
+    """Encodes each reference once, and keeps the result for later faces.
 
-    If the results need more than MOST_BYTES, the results that were not used for the longest time are removed.
+    If the results need more than MOST_BYTES, the least recently used results are removed.
     """
 
     def __init__(self, model: Restorer) -> None:
@@ -127,20 +127,19 @@ def run_batch(
     precision: str = "fp32",
     cache: ReferenceCache | None = None,
 ) -> torch.Tensor:
-    """Restores a batch (B, 3, S, S) in 0..1 and returns the restored batch, float32 of the same shape.
+    """Restores images (B, 3, S, S) in 0..1, and returns the restored images, float32 of the same shape.
 
-    `references` has the references of each image. The images can have different numbers of references: an image with
-    fewer references gets empty slots, which the restorer does not read. The input and the result are on the CPU; the
-    restorer computes on its own device. `precision` is fp32, or bf16 to compute in bfloat16 where torch's autocast
-    allows it. With `cache`, a reference that the cache has is not encoded again.
+    `references` has the references of each image. An image with fewer references than another gets empty slots, which
+    the restorer does not read. The input and the result are on the CPU, and the restorer computes on its own device.
+    `precision` is fp32 or bf16. With bf16, torch's autocast decides which operations use bfloat16. With `cache`,
+    references in the cache are not encoded again.
     """
     device = find_device(model)
     counts = [len(one.crops) for one in references]
     present = torch.arange(max(counts))[None] < torch.tensor(counts)[:, None]
     embeddings = _fill_slots([torch.from_numpy(one.embeddings) for one in references], present)
     if not max(counts):
-        # Empty references have embeddings of the recognizer's length. The restorer can read embeddings of another
-        # length, so it gets an empty array for this length.
+        # Empty references have the length of the recognizer's embeddings, but the restorer can need another length.
         embeddings = torch.zeros(len(lq), 0, model.config.embedding_dim)
     with torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext():
         if cache is None or not max(counts):
@@ -157,7 +156,7 @@ def run_batch(
 
 
 def _fill_slots(rows: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor:
-    """Returns the rows (k, ...) of each image in the first k of K slots, (B, K, ...). Empty slots are zero."""
+    """Returns (B, K, ...) with the rows (k, ...) of each image in the first k of its K slots. Empty slots are zero."""
     shape = next((row.shape[1:] for row in rows if len(row)), rows[0].shape[1:])
     slots = torch.zeros(*present.shape, *shape)
     for slot, row in zip(slots, rows, strict=True):

@@ -1,1 +1,1 @@
-"""Reads and runs the ONNX files that `likeness export` writes. No file of this package imports torch."""
+"""Reads and runs the ONNX files that `likeness export` writes. The files of this package do not import torch."""

@@ -1,8 +1,8 @@
-"""Describes a folder of ONNX files that `likeness export` wrote, and reads this description.
+"""Reads and formats FOLDER/restorer.json, which describes the ONNX files that `likeness export` wrote into FOLDER.
 
-FOLDER/restorer.json lists the parts of the restorer in the order in which they run. Each part is an ONNX file. A part
-reads values by their names, and writes values that later parts read. The values of the whole restorer are listed below.
-B is the number of faces, and K is the number of references, which is at least 1. S is the size of the restorer.
+The file lists the parts of the restorer in the order in which they run. Each part is an ONNX file. A part reads named
+values, and writes values that later parts read. The main values are listed below. B is the number of faces, and K is
+the number of slots for references, at least 1. S is the size of the restorer.
 
     lq          float32 (B, 3, S, S) in 0..1: the faces
     present     bool (B, K): False for a slot without a reference
@@ -11,8 +11,8 @@ B is the number of faces, and K is the number of references, which is at least 1
     tokens      float32 (B, K, N, C): the features of the references, of which empty slots are not read
     image       float32 (B, 3, S, S) in 0..1: the restored faces
 
-The part `references` runs once for all faces of a person, with a `present` of shape (1, K). The first dimension of all
-values that this part writes is 1.
+The part `references` runs once for all faces of a person. Its `present` has the shape (1, K), and the first dimension
+of all values that it writes is 1.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from manifests.runtime.files import sha256_file
 from manifests.runtime.text import make_printable
 from train.models.config import ModelConfig
 
-ONNX = "onnx:"  # `--run onnx:FOLDER` names a folder of ONNX files.
+ONNX = "onnx:"  # the prefix of --run for a folder of ONNX files
 MANIFEST = "restorer.json"
-VERSION = 1  # Increase this number when the meaning of restorer.json or of a value changes.
-REFERENCES = "references"  # The name of the part that encodes the references.
-SLOT_VALUES = ("present", "tokens")  # The second dimension of these values is K.
+VERSION = 1  # increase this number when the meaning of restorer.json or of a value changes
+REFERENCES = "references"  # the name of the part that encodes the references
+SLOT_VALUES = ("present", "tokens")  # the values whose second dimension is K
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,11 @@ class Part:
     """Describes one ONNX file, `<name>.onnx`."""
 
     name: str
-    sha256: str  # of the file, as hex
-    inputs: tuple[str, ...]  # the values that the part reads
-    outputs: tuple[str, ...]  # the values that the part writes
-    data_sha256: str | None = None  # of `<name>.onnx.data`, which has the weights of a large part; None without it
+    sha256: str  # the sha256 of the file, as hex
+    inputs: tuple[str, ...]  # the names of the values that the part reads
+    outputs: tuple[str, ...]  # the names of the values that the part writes
+    # The sha256 of `<name>.onnx.data`, which has the weights of a large part. None for a part without this file.
+    data_sha256: str | None = None
 
     @property
     def file(self) -> str:
@@ -56,15 +57,16 @@ class Manifest:
     """Holds the content of restorer.json."""
 
     model: ModelConfig
-    facts: Mapping[str, Any]  # as in train/models/restorer.py
+    facts: Mapping[str, Any]  # see train/models/restorer.py
     parts: tuple[Part, ...]  # in the order in which they run
     opset: int
     precision: str  # how the weights are stored, see train/export/precision.py
-    difference: float  # the largest difference to torch that the export measured, of an image in 0..1
+    # The largest difference between the images of torch and of ONNX that the export measured, in 0..1.
+    difference: float
 
 
 def strip_prefix(checkpoint: Path) -> Path:
-    """Returns the folder of onnx:FOLDER. Other paths stay as they are."""
+    """Returns FOLDER for onnx:FOLDER. Other paths are returned unchanged."""
     return Path(str(checkpoint).removeprefix(ONNX))
 
 
@@ -84,7 +86,7 @@ def format_manifest(manifest: Manifest) -> bytes:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Reads FOLDER/restorer.json, and checks that each file of FOLDER is the file that the export wrote.
+    """Reads FOLDER/restorer.json, and checks that the files of all parts are those that the export wrote.
 
     Raises BadInput if restorer.json is missing or broken, or if a part is missing, changed or from another export.
     """

@@ -20,8 +20,8 @@ from train.restore.references.reference_photos import References
 from train.restore.restorers.exported.manifest import MANIFEST, REFERENCES, SLOT_VALUES, Part, read_manifest
 from train.restore.restorers.face_restorer import FaceRestorer
 
-# The encoded references of this number of people stay in memory (ours). The references of a person with four photos
-# need about 1 MB at 256 px.
+# The encoded references of at most this number of people stay in memory (ours). Four references of a person need about
+# 1 MB at 256 px.
 PEOPLE = 16
 
 Values = dict[str, np.ndarray]
@@ -37,7 +37,7 @@ class OnnxParts:
         self._encoded: dict[tuple[int, str, str], Values] = {}
 
     def restore(self, crops: np.ndarray, references: Sequence[References]) -> np.ndarray:
-        """Restores crops, uint8 (B, S, S, 3), and returns float32 (B, S, S, 3) in 0..1.
+        """Restores crops, uint8 (B, S, S, 3), and returns the restored crops, float32 (B, S, S, 3) in 0..1.
 
         `references` has the references of each crop. The crops can have different numbers of references.
         """
@@ -70,7 +70,7 @@ class OnnxParts:
 
 
 def _join(encoded: Sequence[Values]) -> Values:
-    """Returns the values of all faces. A face with fewer slots than another face gets empty slots."""
+    """Joins the values of all faces. If a face has fewer slots than another face, it gets empty slots."""
     slots = max(one["present"].shape[1] for one in encoded)
     joined = dict[str, np.ndarray]()
     for name in encoded[0]:
@@ -90,7 +90,8 @@ def to_planes(crops: np.ndarray) -> np.ndarray:
 
 
 def _open(path: Path) -> Callable[[Part, Mapping[str, np.ndarray]], Values]:
-    """Returns a function that runs the ONNX file of a part on values, and returns the values that the part writes."""
+    """Returns a function that runs the ONNX file `path`. The function maps a part and the values so far to the values
+    that the part writes."""
     try:
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises classes of its own, which have no common base
@@ -109,7 +110,7 @@ def _open(path: Path) -> Callable[[Part, Mapping[str, np.ndarray]], Values]:
 def load_onnx_restorer(folder: Path) -> FaceRestorer:
     """Loads the restorer of a folder that `likeness export` wrote. Raises BadInput if the folder cannot be used.
 
-    The fact `onnx` is the sha256 of restorer.json, which has the sha256 of each part.
+    The restorer gets a further fact, `onnx`: the sha256 of restorer.json, which has the sha256 of each part.
     """
     manifest = read_manifest(folder)
     if MESH in manifest.model.parts:
