@@ -3,8 +3,8 @@
     python benchmarks/denoiser_steps.py DATASET --out FOLDER [--every N] [--images N] [--row NAME] [--keep]
 
 Both restorers have the recipe `idm` on the base tiny at 128 px, the same losses, the same seed and the same number of
-images. The regression is trained with `denoise=false`: its UNet gets only the LQ latent, and draws no noise. A
-regression takes one step, so its steps 4 and 20 restore its own result again.
+images. The regression is trained with `denoise=false`: its UNet gets only the LQ latent and no noise. In each step
+after the first, the regression restores its own result again.
 
 The restorers are measured on the test people of DATASET with the preset `codeformer` and seed 0, by the code of
 `likeness evaluate`. The script makes the frozen set if it is missing. The judge is a recognizer that no loss uses. A
@@ -16,8 +16,8 @@ run that FOLDER already contains is not trained or measured again.
 | sharp | the detail of the restored face divided by the detail of the target |
 | identity | cosine of the judge's embeddings of the restored face and the target |
 
-Every mean has a 95% bootstrap interval over people. The row `2m-<n>` is the denoiser in n steps with the solver
-DPM-Solver++ of order 2 in place of order 1, which is DDIM.
+Every mean has a 95% bootstrap interval over people. The solver is DPM-Solver++ of order 1, which is DDIM. In the row
+`2m-<n>`, the denoiser takes n steps with order 2.
 
 `FOLDER/strip.png` has a row for each of a few people: the LQ input, the regression in 1, 4 and 20 steps, the denoiser
 in 1, 4 and 20 steps, and the target.
@@ -51,7 +51,7 @@ from train.models.restorer import Restorer
 STEPS = (1, 4, 20)
 SIZE, PRESET = 128, "codeformer"  # The preset is the preset of recipe idm.
 LQ_SET = f"{PRESET}-test-{SIZE}-s0"
-# The words of each run for `likeness train`. The number of data workers does not change the result.
+# The arguments of each run for `likeness train`. The number of data workers does not change the result.
 RUNS: dict[str, tuple[str, ...]] = {"regression": ("--change", "denoise=false"), "denoiser": ()}
 SHARED = ("--recipe", "idm", "--base-model", "tiny", "--size", SIZE, "--workers", 0)
 METRICS = ("psnr", "ssim", "id_target")
@@ -62,7 +62,7 @@ SEED = 0  # the seed of the bootstrap
 
 @contextmanager
 def repeat(model: Restorer, times: int) -> Iterator[None]:
-    """Lets each call of the restorer restore `times` times inside the context.
+    """Makes each call of the restorer restore `times` times, inside the context.
 
     Each restoration after the first gets the result of the restoration before.
     """
@@ -82,7 +82,7 @@ def repeat(model: Restorer, times: int) -> Iterator[None]:
 
 
 def measure_run(dataset: Path, name: str, run: Path, judge: str, every: int) -> list[Row]:
-    """Measures a run in each number of steps, and writes the pictures of a few people beside the run.
+    """Measures a run with each number of steps, and writes the pictures of a few people beside the run.
 
     Returns the rows of the LQ input and of all systems.
     """
@@ -110,7 +110,7 @@ def measure_run(dataset: Path, name: str, run: Path, judge: str, every: int) -> 
             continue
         key = f"{name if order == 1 else '2m'}-{steps}"
         train.models.timesteps.denoise.SOLVER_ORDER = order
-        # The cache of the evaluation contains the facts in its scope, but neither the order nor the repetitions.
+        # The cache finds images by `facts`, which contains neither the order nor the repetitions, so the key is added.
         model.facts["benchmark"] = key
         if model.config.denoise:
             model.set_sampling(steps)

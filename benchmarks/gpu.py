@@ -3,9 +3,10 @@
     python benchmarks/gpu.py [--quick] [--rows ROW...] [--people PHOTOS] [--run RUN] [--dataset DATASET] [--set SET]
         [--faces SPEC] [--vae FOLDER] [--weights FOLDER] [--keep]
 
-Each row measures one part, and its peer or baseline in the same run. The table ROWS names the rows. A row that lacks a
-package, a file or an option is marked "not run", with the reason. The last line is the JSON of all rows. Each row runs
-in a process of its own, so a row that fails does not end the other rows, and the memory of a row is free for the next.
+Each row measures one part. In the same run, the row measures what the part is compared with. The table ROWS names the
+rows. A row that lacks a package, a file or an option is marked "not run", with the reason. The last line is the JSON of
+all rows. Each row runs in a process of its own, so a row that fails does not end the other rows, and the memory of a
+row is free for the next.
 
 PHOTOS has a folder of photos for each person. RUN is the folder of a training run, and DATASET the dataset of this run,
 with a frozen set SET. SPEC names the face models. FOLDER of --vae is the VAE of a light base (see light_ceiling.py).
@@ -31,23 +32,26 @@ from manifests.errors import LikenessError
 
 # The rows: the name for --rows, what the row measures, and the function that returns its figures.
 ROWS: dict[str, tuple[str, Callable[[Namespace], Figures]]] = {
-    "batches": ("restoring faces in batches, beside one face at a time", gpu_rows.measure_batches),
-    "precision": ("bfloat16 beside float32: milliseconds a face, and levels of 255", gpu_rows.measure_precision),
+    "batches": ("faces restored in batches, compared with one face at a time", gpu_rows.measure_batches),
+    "precision": (
+        "bfloat16 compared with float32: milliseconds a face, and the difference in levels of 255",
+        gpu_rows.measure_precision,
+    ),
     "osdface": (
-        "a face of 512 px in OSDFace's shape, beside OSDFace's own order of operations",
+        "a face of 512 px in OSDFace's shape, compared with OSDFace's own order of operations",
         gpu_rows.measure_osdface,
     ),
     "light": ("faces reconstructed by the VAE of a light base, in float32 and in bfloat16", gpu_rows.measure_light),
-    "curation": ("curation on each device, beside insightface's loop", gpu_rows.measure_curation),
-    "metrics": ("no-reference metrics of a batch of faces, beside one face at a time", gpu_rows.measure_metrics),
-    "evaluation": ("a second evaluation of the same outputs, beside the first", gpu_rows.measure_evaluation),
-    "training": ("training, beside the first trial", gpu_rows.measure_training),
+    "curation": ("curation on each device, compared with a loop over insightface", gpu_rows.measure_curation),
+    "metrics": ("no-reference metrics of a batch of faces, compared with one face at a time", gpu_rows.measure_metrics),
+    "evaluation": ("a second evaluation of the same outputs, compared with the first", gpu_rows.measure_evaluation),
+    "training": ("training, compared with the first trial", gpu_rows.measure_training),
     "options": (
-        "bf16, kept latents, kept activations and torch.compile in training, beside float32 with checkpointing",
+        "bf16, kept latents, kept activations and torch.compile in training, compared with float32 and checkpointing",
         gpu_rows.measure_training_options,
     ),
     "degradation": (
-        "degradation of batches on the device, beside the exact engine and BasicSR",
+        "degradation of batches on the device, compared with the exact engine and BasicSR",
         gpu_rows.measure_degradation,
     ),
 }

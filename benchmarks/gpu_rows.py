@@ -278,7 +278,7 @@ def measure_degradation(options: Namespace) -> Figures:
     except BadInput as error:
         print(error, file=sys.stderr)
         theirs = None
-    # The batches need up to 16 images, and the comparison on one core uses the first of them.
+    # The batches have up to 16 images. The comparison on one core uses the first `size.degraded` images.
     images = [to_float(degradation_speed.make_image(seed)) for seed in range(20)]
     threads, figures = (cv2.getNumThreads(), torch.get_num_threads()), dict[str, Any]()
     for name in ["gfpgan"] if options.quick else PRESETS:

@@ -1,14 +1,14 @@
-"""Compares the recipe `honestface` on the base tiny with variants that each lack one of its three branches.
+"""Compares the recipe `honestface` on the base tiny with variants that lack a branch or the face alignment loss.
 
     likeness train DATASET --recipe vre --base-model tiny --size 128 --change vre.channels=16 --images 640 \\
         --loss reconstruction_lpips=0 --loss gan=0 --change cooldown=160 --change warmup=80 --change ema=80 --out VRE
     python benchmarks/honestface_ablation.py DATASET --snapshot DATASET|SNAPSHOT --vre VRE --out FOLDER
 
-The script trains a restorer for each row of the table, on the snapshot, with the same dictionary and the same number of
-images. The restorers are measured on the val people of DATASET with the preset `codeformer` and seed 0. The script
-makes the frozen set if it is missing. The judge is a recognizer that no loss uses. The restorers use every reference:
-`restore` would first check that a reference shows the person. So the figures describe the network alone. A row that
-FOLDER already contains is not trained or measured again.
+The script trains a restorer for each row of the table, on the snapshot, with the same embedder (run VRE) and the same
+number of images. The restorers are measured on the val people of DATASET with the preset `codeformer` and seed 0. The
+script makes the frozen set if it is missing. The judge is a recognizer that no loss uses. The restorers use every
+reference, while `restore` would first check that a reference shows the person. A row that FOLDER already contains is
+not trained or measured again.
 
 | column | meaning |
 |---|---|
@@ -18,10 +18,10 @@ FOLDER already contains is not trained or measured again.
 | lmd, l2_ld | the mean distance of dlib's 68 points, and of the judge's five points, in pixels of a 512 px crop |
 | sharp | median of (detail of the face restored with 4 references / detail of the target) |
 
-The second table has the differences to the recipe `honestface`, image by image, with the 95% bootstrap interval over
-images. The row `second_seed` is the same recipe with another seed. So the differences of this row show how much two
-trainings of one recipe differ. The last two columns of the second table are differences within a row: 4 right
-references minus none, and 4 right references minus 4 wrong references, in the cosine to the target.
+The second table has the differences from the recipe `honestface`, image by image, with the 95% bootstrap interval over
+images. The row `second_seed` is the same recipe with another seed, so it shows how much two trainings of one recipe
+differ. The last two columns of the second table are differences within a row: 4 right references minus none, and 4
+right references minus 4 wrong references, in the cosine to the target.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def compare(first: Mapping[str, float], second: Mapping[str, float], digits: int
     """
     differences = [value - second[face] for face, value in first.items() if face in second]
     finite = [value for value in differences if math.isfinite(value)]
-    # All images get one name, so that `mean_interval` resamples images and not people.
+    # All images get the same name of a person, so that `mean_interval` resamples images and not people.
     found = mean_interval(finite, [""] * len(finite), np.random.default_rng(SEED))
     bounds = [round(bound, digits) for bound in (found.low, found.high)]
     return {"mean": round(found.mean, digits), "ci95": bounds, "images": len(finite)}

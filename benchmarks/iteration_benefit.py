@@ -10,8 +10,9 @@ All three restorers are measured on people who are in no training set, with 4 re
 references. The metrics are PSNR, sharpness and identity. No loss uses the judge that measures identity. Rounds are
 compared with round 0.
 
-If the benchmark is interrupted, run it again, and each of its commands continues where it stopped. On a finished
-dataset, only the measurement runs. A result is kept only if it was measured on the fixed list of test people.
+If the benchmark is interrupted, run it again, and each of its commands continues where it stopped. If the dataset and
+its restorers exist already, the benchmark only measures. A result is kept only if it was measured on the fixed list of
+test people.
 """
 
 from __future__ import annotations

@@ -40,8 +40,8 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "published_table.md"
 FACES = "weights/insightface_small"  # The face models of the curation, inside the data folder.
 SIZE = 256  # The side of the images of recipe tiny, in pixels.
 IMAGES = 20_000  # The number of images of the training (ours).
-# A metric that is not fair alone is beside its counterweights: IPS beside the identity to the target and the copy
-# ratio, and the distance of landmarks beside the share of faces that are found.
+# Some metrics say little alone, so the table also has metrics to compare them with: the identity to the target and the
+# copy ratio for IPS, and the share of faces that are found for the distance of landmarks.
 METRICS = (
     *("psnr", "ssim", "vif", "id_target", "id_references", "copy_ratio", "takeover", "same_person"),
     *("id_input", "input_agreement", "face_restored", "lmd"),
@@ -54,32 +54,32 @@ references = "{project}_{person}/refs/*"
 origin = "csxmli2016/DMDNet, csxmli2016/ASFFNet512 and ChiWeiHsiao/ref-ldm: their examples"
 licence = "CC BY-NC-SA 4.0, or not known"
 """
-# What a reader must know of each set.
+# What the page says about each set.
 ABOUT = {
-    "codeformer": "Photos of people whom the training has not seen, degraded with the preset `codeformer`. The preset "
+    "codeformer": "Photos of people who are not in the training, degraded with the preset `codeformer`. The preset "
     "shrinks an image and enlarges it bilinearly, so the LQ input is the bilinear enlargement.",
     "bicubic-x8": "The same photos, shrunk to an eighth of their side and enlarged by bicubic interpolation, without "
-    "blur and noise. The LQ input is therefore the bicubic enlargement. The training has not seen this degradation.",
-    "lq_with_references": "The examples of DMDNet, ASFFNet and ReF-LDM: LQ images with references. Only one image has "
-    "a true photo, so the set is measured without targets. The images are measured at the size of the set. The "
-    "restorer works at 256 px: its inputs are shrunk, and its results are enlarged by cubic interpolation.",
+    "blur and noise. The LQ input is therefore the bicubic enlargement. The training does not use this degradation.",
+    "lq_with_references": "The examples of DMDNet, ASFFNet and ReF-LDM: LQ images with references. The clean photo "
+    "of only one image is published, so the set is measured without targets. The images are measured at the size of the "
+    "set. The restorer works at 256 px: its inputs are shrunk, and its results are enlarged by cubic interpolation.",
     "lq_real": "Degraded faces from the examples of CodeFormer, VQFR, GFPGAN, DFDNet and DMDNet, without references "
     "and without targets. Smaller images are enlarged by cubic interpolation to the size of the set. The restorer "
     "works at 256 px, as above.",
 }
-INTRODUCTION = """The table shows what the small restorer `tiny` does on the sets that we have. It claims no place among
-the published restorers: `tiny` is trained from scratch on 2 cores, on photos of a few dozen people. One command makes
-the table. WEIGHTS is a folder with torchvision's `vgg16-397923af.pth`. Our file of this name has only the convolutions
-of VGG16. Without `--weights`, LPIPS and DISTS are missing:
+INTRODUCTION = """This page shows how well the small restorer `tiny` restores the sets that we have. Do not compare it
+with the published restorers: `tiny` is trained from scratch on 2 cores, on photos of a few dozen people. One command
+makes this page. WEIGHTS is a folder with torchvision's `vgg16-397923af.pth`. Our file of this name has only the
+convolutions of VGG16. Without `--weights`, LPIPS and DISTS are missing:
 
     python benchmarks/published_table.py ../shared/data --out FOLDER --weights WEIGHTS --keep
 
-The columns are systems. *LQ input* is the degraded image itself. *restored, no reference* is the image that `tiny`
-restores without references. *restored* has up to {references} references of the person, and *restored, wrong
-references* has as many references of another person. References are checked as in `likeness restore`. The names of the
-paired differences are short: *right* is the restorer with references, *wrong* with wrong references, *none* without
-references, and *LQ* the LQ input. Brackets contain 95% intervals. A dash means that a metric was not measured. The
-sentences below each table give the reason, and count the images."""
+The columns of the tables are systems. *LQ input* is the degraded image itself. *restored, no reference* is the image
+that `tiny` restores without references. *restored* has up to {references} references of the person, and *restored,
+wrong references* has as many references of another person. References are checked as in `likeness restore`. In the
+names of the paired differences, *right* is the restorer with references, *wrong* the restorer with wrong references,
+*none* the restorer without references, and *LQ* the LQ input. Brackets contain 95% intervals. A dash means that a
+metric was not measured. The list below each table gives the reason, and counts the images."""
 
 
 def measure_set(place: Path, run: Path, options: argparse.Namespace, *words: object) -> dict[str, Any]:

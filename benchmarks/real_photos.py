@@ -62,7 +62,7 @@ from train.restore.restore_photos import restore
 from train.restore.restorers.face_restorer import load_restorer_faces
 from train.restore.restorers.load_restorer import load_restorer
 
-# Our goals: the least share of restored faces, and the least sharpness ratio of every restored face.
+# Our goals: at least this share of the faces is restored, and every restored face has at least this sharpness ratio.
 LEAST_SHARE, LEAST_SHARPNESS = 2 / 3, 0.95
 FAILED = "failed"  # the decision for the faces of a photo that `restore` could not restore
 

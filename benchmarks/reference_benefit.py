@@ -7,9 +7,10 @@ some people. The restorer is measured on people who are not in its training set.
 LQ input, and the restorer with 0, 1, 2, 4 and 8 references. The command also measures the restorer with 4 wrong
 references, for example references of another person. The result also has the paired differences between these cases.
 
-If the benchmark is interrupted, run it again, and each of its commands continues where it stopped. On a finished
-dataset, only the measurement runs. `--run RUN` measures another run of the same dataset. The judge is a recognizer that
-no loss uses. Use `--split val` to tune. The test people are a fixed list, and a result on other people is never kept.
+If the benchmark is interrupted, run it again, and each of its commands continues where it stopped. If the dataset and
+its restorer exist already, the benchmark only measures. `--run RUN` measures another run of the same dataset. The judge
+is a recognizer that no loss uses. Use `--split val` to tune. The test people are a fixed list, and a result on other
+people is never kept.
 """
 
 from __future__ import annotations
@@ -121,7 +122,7 @@ def main() -> None:
     parser.add_argument(
         "--images", type=int, help="number of images that the training sees (default: the number of the recipe)"
     )
-    parser.add_argument("--minutes", type=float, default=40, help="the most minutes that training takes")
+    parser.add_argument("--minutes", type=float, default=40, help="the time limit of the training, in minutes")
     parser.add_argument("--weights", type=Path, help="a folder with the VGG16 of LPIPS, to measure LPIPS too")
     parser.add_argument("--plot", type=Path, help="an SVG file to which the curve is written")
     parser.add_argument("--keep", action="store_true", help="write benchmarks/results/reference_benefit.json")

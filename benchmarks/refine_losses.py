@@ -4,9 +4,9 @@
 
 The folder of --weights contains torchvision's VGG16 (benchmarks/lpips_backbones.py). The script trains a restorer for
 each row of the table, with the same preset and the same time limit, on the train people of DATASET. The restorers are
-measured on the test people, with the preset `refine` and one reference. The restorers use every reference: `restore`
-would first check that a reference shows the person. So the figures describe the network alone. A row that FOLDER
-already contains is not trained or measured again.
+measured on the test people, with the preset `refine` and one reference. The restorers use every reference, while
+`restore` would first check that a reference shows the person. A row that FOLDER already contains is not trained or
+measured again.
 
 | column | meaning |
 |---|---|
@@ -47,9 +47,8 @@ from train.models.checkpoint_files import list_checkpoints
 SIZE, PRESET = 128, "refine"  # The size and the preset of recipe refine-small.
 LQ_SET = f"{PRESET}-test-{SIZE}-s0"
 # The arguments of each row for `likeness train` (ours). `plain` has only the absolute difference and LPIPS to the
-# target. A cycle loss, however small, lets a training degrade its inputs at the size of the model. Therefore `plain`
-# has a cycle loss of negligible weight: without the cycle loss, its inputs would be clearer than those of the other
-# rows.
+# target, and a cycle loss whose weight is too small to matter. A training with a cycle loss degrades its inputs at the
+# size of the model. Without this loss, the inputs of `plain` would be clearer than the inputs of the other rows.
 # `refine-unet` has ReFine's losses with another network: a small UNet.
 ROWS: dict[str, tuple[str, ...]] = {
     "refine-small": ("--recipe", "refine-small"),
@@ -139,7 +138,7 @@ def main() -> None:
     parser.add_argument("--snapshot", type=Path, help="a snapshot to train on (default: made from DATASET)")
     parser.add_argument("--weights", type=Path, required=True, help="the folder with the VGG16 of torchvision")
     parser.add_argument("--out", type=Path, required=True, help="the folder of the runs")
-    parser.add_argument("--minutes", type=float, default=40, help="the most minutes that a training takes")
+    parser.add_argument("--minutes", type=float, default=40, help="the time limit of each training, in minutes")
     parser.add_argument("--judge", default="dlib", help="a recognizer that no loss uses: dlib or an .onnx file")
     parser.add_argument("--row", action="append", choices=ROWS, help="a row to train; default: all")
     parser.add_argument("--train-only", action="store_true", help="train, and measure nothing")

@@ -3,12 +3,13 @@
     python benchmarks/restore_latency.py [--recipe tiny refine-unet refine osdface] [--base-model FOLDER] [--keep]
 
 The benchmark times calls of the network. The input and the output of a call are images on the device. Detection,
-pasting, files and IR-SE50 are not part of a call. The weights are random. The recipes of the table NETWORKS have a base
-of their own there. Any other recipe is measured on the diffusion base: the folder of --base-model, or the shape of
-Stable Diffusion 2.1-base with random weights. A network that uses references gets at most four references. A time is
-the median of the repeats after a warm-up call. The memory is the peak memory of a process that runs only one network.
-On a CPU, the batch size is 1, and bfloat16 is measured if the CPU multiplies in bfloat16. On a GPU, batches of 1 and of
-16 are measured, in float32 and in bfloat16. The differences between the two are those of random weights.
+pasting, files and IR-SE50 are not part of a call. The weights are random. The table NETWORKS has the base of some
+recipes. All other recipes are measured on a diffusion base: the folder of --base-model, or the shape of Stable
+Diffusion 2.1-base with random weights. A network that uses references gets at most four references. A time is the
+median of the repeats after a warm-up call. The memory is the peak memory of a process that runs only one network. On a
+CPU, the batch size is 1, and bfloat16 is measured if the CPU multiplies in bfloat16. On a GPU, batches of 1 and of 16
+are measured, in float32 and in bfloat16. The differences between float32 and bfloat16 come from random weights, so they
+say nothing about real faces.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from train.recipes.recipes import DIFFUSION, STYLEGAN, TINY, find_recipe
 
 DIM = 512  # the dimension of the embeddings of the usual ArcFace packs
 REFERENCES = 4
-SPREAD = 0.02  # the standard deviation that is added to the trained weights
+SPREAD = 0.02  # the standard deviation of the noise that is added to the trained weights
 NETWORKS = {"tiny": TINY, "refine-unet": TINY, "refine": STYLEGAN, "refine-small": STYLEGAN}  # recipe -> base
 
 

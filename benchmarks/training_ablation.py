@@ -10,13 +10,13 @@ contains.
 
 | column | meaning |
 |---|---|
-| psnr | PSNR in dB without references, and the same for the LQ input |
+| psnr | PSNR in dB without references |
 | vif | visual information fidelity without references |
 | none, four, wrong | share of faces that the judge counts as the person, with no, 4 right and 4 wrong references |
 | sharp | median of (detail of the face restored with 4 references / detail of the target) |
 | images/s | the speed of the training: median |
 
-`FOLDER/strip.png` shows one free portrait (benchmarks/astronaut.py) several times, from left to right: the LQ input,
+`FOLDER/strip.png` shows one public-domain portrait (benchmarks/astronaut.py) several times, from left to right: the LQ input,
 the result of each row in the order of the table, and the target.
 """
 

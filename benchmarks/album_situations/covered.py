@@ -2,8 +2,8 @@
 
 The covered faces are faces of known people and of strangers. Known people also have plain photos, in which the face is
 not covered. Goals: no two known people are joined, and few covered faces are grouped with a wrong person. Two known
-people count as joined if one group contains a quarter or more of the plain photos of each. A group that curation marks
-as doubtful joins nobody.
+people count as joined if one group contains a quarter or more of the plain photos of each. The faces of a person whom
+curation marks as doubtful count as single faces.
 """
 
 from __future__ import annotations
