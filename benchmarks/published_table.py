@@ -61,8 +61,9 @@ ABOUT = {
     "bicubic-x8": "The same photos, shrunk to an eighth of their side and enlarged by bicubic interpolation, without "
     "blur and noise. The LQ input is therefore the bicubic enlargement. The training does not use this degradation.",
     "lq_with_references": "The examples of DMDNet, ASFFNet and ReF-LDM: LQ images with references. The clean photo "
-    "of only one image is published, so the set is measured without targets. The images are measured at the size of the "
-    "set. The restorer works at 256 px: its inputs are shrunk, and its results are enlarged by cubic interpolation.",
+    "of only one image is published, so the set is measured without targets. The images are measured at the size of "
+    "the set. The restorer works at 256 px: its inputs are shrunk, and its results are enlarged by cubic "
+    "interpolation.",
     "lq_real": "Degraded faces from the examples of CodeFormer, VQFR, GFPGAN, DFDNet and DMDNet, without references "
     "and without targets. Smaller images are enlarged by cubic interpolation to the size of the set. The restorer "
     "works at 256 px, as above.",

@@ -16,8 +16,8 @@ contains.
 | sharp | median of (detail of the face restored with 4 references / detail of the target) |
 | images/s | the speed of the training: median |
 
-`FOLDER/strip.png` shows one public-domain portrait (benchmarks/astronaut.py) several times, from left to right: the LQ input,
-the result of each row in the order of the table, and the target.
+`FOLDER/strip.png` shows a public-domain portrait (benchmarks/astronaut.py) several times, from left to right: the LQ
+input, the result of each row in the order of the table, and the target.
 """
 
 from __future__ import annotations

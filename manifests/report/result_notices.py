@@ -126,8 +126,8 @@ def _explain_gate(result: Result) -> list[str]:
         counts = ", ".join(f"{subset} {count}" for subset, count in own["below"].items())
         notices.append(
             f"{row['system']} {'passes' if own['passes'] else 'fails'} the identity gate of the NTIRE challenge: "
-            f"{sum(own['below'].values())} of {own['images']} faces are below the threshold ({counts}), and at most "
-            f"{gate['most_below']} may be."
+            f"{sum(own['below'].values())} of {own['images']} faces are below the threshold ({counts}). At most "
+            f"{gate['most_below']} faces may be below it."
         )
     return notices
 
@@ -166,8 +166,8 @@ def _explain_missing_faces(result: Result) -> list[str]:
     if not counts:
         return []
     return [
-        f"Images in which the judge finds no face: {'; '.join(counts)}. The means of identity include these images, "
-        "with the place where an aligned face has to be."
+        f"Images in which the judge finds no face: {'; '.join(counts)}. In these images, the judge "
+        "assumes an aligned face, so the means of identity include them."
     ]
 
 
