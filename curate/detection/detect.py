@@ -25,7 +25,7 @@ from curate.faces.errors import FaceModelError
 from curate.faces.find_faces import MIN_EYES, find_faces
 from curate.faces.interface import Detection, FaceModels
 from curate.faces.load import load_faces_once
-from curate.photos.batches import PHOTOS_A_BATCH, split_into_batches
+from curate.photos.batches import PHOTOS_A_BATCH, collect, split_into_batches
 from curate.photos.consent import find_usable_photos
 from curate.photos.optout_faces import strip_identity
 from manifests.ledger.filters import FilterSet, PhotoFacts, list_photo_facts
@@ -80,11 +80,14 @@ def detect(
     )
     batches = split_into_batches(photos, PHOTOS_A_BATCH)
     failures: dict[str, None] = {}  # a dict, because it keeps the order and drops repeated sentences
-    for done, batch in enumerate(map_batches(detect_one_batch, batches), 1):
-        finished_photos, rows_to_record = _merge_with_earlier(batch.rows, earlier)
+    done = 0
+    for results in collect(zip(batches, map_batches(detect_one_batch, batches), strict=True)):
+        rows = [row for _, batch in results for row in batch.rows]
+        finished_photos, rows_to_record = _merge_with_earlier(rows, earlier)
         ledger.record("detect", finished_photos, settings, rows_to_record)
-        failures |= dict.fromkeys(batch.failures)
-        progress("detect", min(done * PHOTOS_A_BATCH, len(photos)), len(photos))
+        failures |= dict.fromkeys(sentence for _, batch in results for sentence in batch.failures)
+        done += sum(len(photos_of_batch) for photos_of_batch, _ in results)
+        progress("detect", done, len(photos))
     return list(failures)
 
 

@@ -99,9 +99,11 @@ def _crop(ledger: Ledger, faces: Iterable[Face], map_batches: BatchMap, progress
     photos.sort(key=lambda item: rank_place(item[0]))
     batches = split_into_batches(photos, PHOTOS_A_BATCH)
     rows: list[Face] = []
-    for done, new_rows in enumerate(map_batches(partial(crop_batch, dataset=ledger.dataset), batches), 1):
+    done = 0
+    for batch, new_rows in zip(batches, map_batches(partial(crop_batch, dataset=ledger.dataset), batches), strict=True):
         rows += new_rows
-        progress("crop", min(done * PHOTOS_A_BATCH, len(photos)), len(photos))
+        done += len(batch)
+        progress("crop", done, len(photos))
     return rows
 
 

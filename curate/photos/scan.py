@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from curate.photos.batches import FILES_A_BATCH, split_into_batches
+from curate.photos.batches import FILES_A_BATCH, collect, split_into_batches
 from curate.photos.dates.date_photos import date_photos
 from curate.photos.history.file_history import (
     describe_missing_files,
@@ -153,13 +153,17 @@ def _scan_files(
     archives: list[Path] = []
     batches = split_into_batches(files, FILES_A_BATCH)
     scan_one_batch = partial(scan_batch, kept_out=earlier.kept_out)
-    for done, (batch, rows) in enumerate(zip(batches, map_batches(scan_one_batch, batches), strict=True), 1):
+    done = 0
+    for results in collect(zip(batches, map_batches(scan_one_batch, batches), strict=True)):
+        paths = [path for batch, _ in results for path in batch]
+        rows = [row for _, rows_of_batch in results for row in rows_of_batch]
         archive_uris = {row.uri for row in rows if isinstance(row, File) and row.reason == ARCHIVE}
-        archives += [path for path in batch if uri_of(path) in archive_uris]
-        uris = [uri for uri in map(uri_of, batch) if uri not in archive_uris]
+        archives += [path for path in paths if uri_of(path) in archive_uris]
+        uris = [uri for uri in map(uri_of, paths) if uri not in archive_uris]
         rows = [row for row in rows if not (isinstance(row, File) and row.uri in archive_uris)]
         _record_rows(ledger, uris, rows, earlier)
-        progress("scan", min(done * FILES_A_BATCH, len(files)), len(files))
+        done += len(paths)
+        progress("scan", done, len(files))
     return archives
 
 
@@ -188,10 +192,14 @@ def _scan_archives(
         place = names.find_place(archive.uri)
         scan_one_batch = partial(scan_batch, kept_out=earlier.kept_out, rules=names.rules, archive_place=place)
         uris = {archive.uri}
-        for done, rows in enumerate(map_batches(scan_one_batch, split_into_batches(members, FILES_A_BATCH)), 1):
+        batches = split_into_batches(members, FILES_A_BATCH)
+        done = 0
+        for results in collect(zip(batches, map_batches(scan_one_batch, batches), strict=True)):
+            rows = [row for _, rows_of_batch in results for row in rows_of_batch]
             _record_rows(ledger, [], rows, earlier)
             uris |= {row.uri for row in rows if isinstance(row, File)}
-            progress("archives", min(done * FILES_A_BATCH, member_count), member_count)
+            done += sum(len(batch) for batch, _ in results)
+            progress("archives", done, member_count)
         # If the archive cannot be read now, the archive may still contain its earlier members, so the rows of the
         # members stay.
         was_read = archive.bytes is not None and archive.reason not in FAILURES

@@ -26,6 +26,7 @@ The decoder recognizes a format by the content of the file, and never by the nam
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import warnings
@@ -36,6 +37,7 @@ from typing import BinaryIO
 
 import cv2
 import numpy as np
+import pyarrow as pa
 from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
 from manifests.pictures.colour_profiles import BrokenProfile, srgb_conversion
@@ -286,6 +288,9 @@ def _convert_to_rgb(image: Image.Image) -> tuple[np.ndarray, str | None]:
 
     The notice is BROKEN_PROFILE if the colour profile was ignored.
     """
+    if image.mode == "RGB" and not image.info.get("icc_profile") and not has_alpha(image):
+        with contextlib.suppress(ValueError):  # Pillow keeps a large picture in several blocks of memory
+            return _copy_samples(image), None
     strips = list(split_into_strips(image.width, image.height))
     white = 255.0
     if image.mode in ("I", "F"):
@@ -310,6 +315,15 @@ def _convert_to_rgb(image: Image.Image) -> tuple[np.ndarray, str | None]:
             part = Image.alpha_composite(Image.new("RGBA", part.size, (255, 255, 255, 255)), part)
         rgb[strip[1] : strip[3]] = np.asarray(part if part.mode == "RGB" else part.convert("RGB"))
     return rgb, notice
+
+
+def _copy_samples(image: Image.Image) -> np.ndarray:
+    """Returns the samples of an RGB picture, uint8 (H, W, 3).
+
+    Pillow shares its memory, which has 4 bytes for each pixel. Raises ValueError if the memory is not one block.
+    """
+    pixels = pa.array(image).values.to_numpy()
+    return cv2.cvtColor(pixels.reshape(image.height, image.width, 4), cv2.COLOR_RGBA2RGB)
 
 
 def _convert_colours(part: Image.Image, icc: bytes | None) -> Image.Image:

@@ -8,6 +8,7 @@ place in the batch, and the other units are finished. The reason of the failure 
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import multiprocessing
 import os
@@ -37,6 +38,10 @@ MAX_WORKERS = 1024  # The largest allowed number of worker processes (ours).
 # ten other processes use too. The memory limit does not count the 300 MiB for libraries and models.
 UNIT_SECONDS = 120.0
 UNIT_MEMORY = 3 * 2**29  # bytes
+
+# The numbers of glibc's settings in malloc.h, and our values in bytes. glibc accepts at most 32 MiB for the first
+# setting.
+_MMAP_THRESHOLD, _TRIM_THRESHOLD, _TOP_PAD = (-3, 2**25), (-1, 2**28), (-2, 2**24)
 
 TIMED_OUT, CRASHED, OUT_OF_MEMORY = "timed_out", "crashed", "out_of_memory"
 FAILURES = (TIMED_OUT, CRASHED, OUT_OF_MEMORY)
@@ -165,12 +170,24 @@ def _lift_limits() -> None:
     _limit_memory(None)
 
 
+def _keep_freed_memory() -> None:
+    """Let this process keep up to 256 MiB of freed memory, if its C library is glibc.
+
+    By default, glibc returns the memory of each large array to the system as soon as the array is freed. The system
+    must then fill the memory of the next array with zeros. In our measurement, this took 7% of the time of curation.
+    """
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        for setting, value in (_MMAP_THRESHOLD, _TRIM_THRESHOLD, _TOP_PAD):
+            libc.mallopt(setting, value)
+
+
 def _serve(parent: Connection, start: Callable[[], None] | None) -> None:
     """The main function of a worker process, which runs batches until the parent process closes the pipe."""
     if sys.platform != "win32":
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         _state.memory = resource.getrlimit(resource.RLIMIT_DATA)
         resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))  # no core file
+    _keep_freed_memory()
     if start is not None:
         start()
     # The imported libraries consist of many objects that are never freed. After this call, the garbage collector no

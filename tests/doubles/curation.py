@@ -25,6 +25,7 @@ import curate.detection.detect
 import curate.detection.embed
 import curate.detection.face_models
 import curate.detection.screen
+import curate.photos.batches
 import curate.photos.optout_faces
 import curate.photos.scan
 import curate.run.pipeline
@@ -229,6 +230,7 @@ def files(dataset: Path) -> dict[str, bytes]:
 if __name__ in ("__main__", "__mp_main__"):  # worker processes import this script again, and also need the doubles
     install(pytest.MonkeyPatch())
 if __name__ == "__main__":
+    vars(curate.photos.batches)["SECONDS_A_TRANSACTION"] = 0  # each batch has its own transaction
     for module in (curate.photos.scan, curate.detection.detect, curate.detection.screen):
         for name in ("FILES_A_BATCH", "PHOTOS_A_BATCH"):
             vars(module).update({name: BATCH} if hasattr(module, name) else {})

@@ -12,7 +12,6 @@ from functools import cache
 
 import cv2
 import numpy as np
-from scipy.fft import dct
 
 # The part of the 512 px crop that is stored: from brows to below the chin and from ear to ear (ours).
 _TOP, _BOTTOM, _LEFT, _RIGHT = 0.25, 0.9, 0.175, 0.825
@@ -26,7 +25,9 @@ FREQUENCIES = 16
 _COARSE = 8
 
 # row f of the matrix is the cosine of frequency f at SIDE pixels, float32 (SIDE, SIDE), orthonormal
-_COSINES = dct(np.eye(SIDE), norm="ortho", axis=0).astype(np.float32)
+_COSINES = np.cos(np.pi / (2 * SIDE) * np.outer(np.arange(SIDE), 2 * np.arange(SIDE) + 1)) * np.sqrt(2 / SIDE)
+_COSINES[0] /= np.sqrt(2)
+_COSINES = _COSINES.astype(np.float32)
 
 
 def encode_luma(crop: np.ndarray, valid: np.ndarray) -> str:

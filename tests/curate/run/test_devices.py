@@ -50,6 +50,7 @@ def test_photos_are_searched_in_groups_and_the_ledger_names_the_device(tmp_path,
     grouped = replace(plain, networks=(network,), detect=None, detect_many=detect_many, embed=fail_once)
     use_models(monkeypatch, lambda spec: grouped)
     monkeypatch.setattr("curate.detection.detect.PHOTOS_A_BATCH", 5)
+    monkeypatch.setattr("curate.photos.batches.LEAST_A_BATCH", 5)
     summary = curated(photos, tmp_path / "dataset")
     assert groups == [3, 2, 3]  # eight photos in two batches, of five and of three photos
     assert summary.devices == {"cpu": 3, "cuda": 5} and "The device cuda failed." in summary.notices

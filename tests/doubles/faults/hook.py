@@ -184,7 +184,7 @@ _PATCHES: dict[str, Callable[[ModuleType], None]] = {
     # The key is fixed, so that two datasets can be compared.
     "manifests.privacy.keys": _constants(create_key=lambda: bytes(32)),
     "curate.faces.load": _faces,
-    "curate.photos.batches": _constants(FILES_A_BATCH=4, PHOTOS_A_BATCH=4),
+    "curate.photos.batches": _constants(FILES_A_BATCH=4, PHOTOS_A_BATCH=4, SECONDS_A_TRANSACTION=0),
     "degrade.frozen.dataset_sets": _constants(BATCH=4),
     "train.recipes.recipes": _recipes,
     "train.iterate.acceptance": _cleaning,
