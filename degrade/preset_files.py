@@ -94,7 +94,7 @@ def read_preset_table(place: str, content: dict[str, Any]) -> Preset:
     _check_keys(place, table, {field.name for field in fields(Preset)})
     for key in ("resize",) if "orders" in table else ("down", "resize"):
         if key not in table:
-            raise BadInput(f"{place} has no {key}, which every preset needs: add the key {key}.")
+            raise BadInput(f"{place} has no {key}: add the key {key}.")
     values = {key: _read_value(place, key, value) for key, value in table.items() if key not in ("name", "orders")}
     if values.get("whole") and any(end != int(end) or end < 1 for end in values["down"]):
         raise BadInput(
@@ -105,7 +105,7 @@ def read_preset_table(place: str, content: dict[str, Any]) -> Preset:
 
 
 def describe_preset(preset: Preset) -> dict[str, Any]:
-    """Returns the keys and values of a preset file that `read_preset_table` reads as the same preset.
+    """Returns the preset as keys and values of a preset file. `read_preset_table` makes the same preset from them.
 
     The values are numbers, texts, booleans, lists and tables, so TOML and JSON can hold them. A key that has its
     default value is left out.

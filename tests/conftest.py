@@ -83,8 +83,8 @@ def shared_data() -> Path:
 def public_folder() -> Iterator[Path]:
     """Yields an empty folder that other users of the machine may read.
 
-    `tmp_path` cannot be used instead: each new run of pytest on the machine closes the folder of all `tmp_path` to
-    other users, also during the tests of an earlier run.
+    `tmp_path` cannot be used for this: all `tmp_path` are in one folder of the machine, and each start of pytest closes
+    this folder to other users.
     """
     with tempfile.TemporaryDirectory(prefix="likeness-public-") as name:
         folder = Path(name)

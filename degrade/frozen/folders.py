@@ -93,7 +93,7 @@ def find_images(folder: Path, leave_out: Path | None = None) -> list[Path]:
 
 
 def _find_stored_images(folder: StorePath, leave_out: Path | None) -> list[Path]:
-    """Does for a folder in a store what `find_images` does for a local folder."""
+    """Returns the paths of all image files of a folder in a store, like `find_images`."""
     files = folder.list_files()
     sets = {file.parent for file in files if file.name == CARD} & {file.parent for file in files if file.name == THETAS}
     left_out: set[Path] = (sets - {folder}) | ({leave_out} if isinstance(leave_out, StorePath) else set())

@@ -18,8 +18,8 @@ from degrade.theta import GAUSSIAN
 
 Kernel = NDArray[np.float64]
 
-# The separable passes can miss at most this absolute weight of a 2-D kernel (ours). The missing weight changes each
-# pixel by less than 0.25/255.
+# The separable passes may differ from their 2-D kernel by at most this sum of absolute weights (ours). This difference
+# changes each pixel by less than 0.25/255.
 TOLERANCE = 1e-3
 _SMALLEST_SIGMA = 0.01  # pixels (ours); a Gaussian this small does not blur on a pixel grid
 
@@ -150,7 +150,7 @@ def separate_kernel(kernel: Kernel, max_products: int) -> tuple[Kernel, Kernel] 
     `kernel` is the result of `cut_kernel`. The result is (columns, rows), each float64 (rank, taps). The kernel is the
     sum of the outer products of columns[r] and rows[r], up to TOLERANCE in absolute weight. The columns and the rows of
     a 1-D kernel are the same array. A Gaussian of any angle needs three to ten products. A cross approximation finds
-    these outer products with elementwise arithmetic only. An SVD would need 0.5 products less for a kernel, on average.
+    these outer products with elementwise arithmetic only. On average, an SVD would need 0.5 fewer products per kernel.
     But LAPACK computes the SVD, and the results of LAPACK differ in the last bits between processors.
     """
     if kernel.ndim == 1:

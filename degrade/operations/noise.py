@@ -39,6 +39,8 @@ def poisson(image: Image, scale: float, gray: bool, seed: int) -> Image:
 
 
 def _add_and_clip(image: Image, numbers: Image) -> Image:
-    """Returns image + numbers, clipped to 0..1. The memory of `numbers` is reused if the shapes are equal."""
+    """Returns image + numbers, clipped to 0..1. If `numbers` has the shape of `image`, the result is in the memory of
+    `numbers`.
+    """
     total = np.add(image, numbers, out=numbers if numbers.shape == image.shape else None)
     return np.asarray(np.clip(total, 0, 1, out=total), np.float32)

@@ -124,7 +124,7 @@ def models(spec: str, device: str = "cpu") -> FaceModels:
 
 
 def use_models(patch: pytest.MonkeyPatch, load: Callable[[str], FaceModels]) -> None:
-    """Replaces the function that loads face models by `load`, in every module of curate that loads face models."""
+    """Puts `load` in place of the function that loads face models, in every module of curate that uses it."""
     for module in (
         curate.run.pipeline,
         curate.detection.face_models,

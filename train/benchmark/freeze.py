@@ -211,7 +211,7 @@ def _refuse_leaks(leaks: Leaks, dataset: Path) -> None:
 def _hash_crops(source: FreezeSource, progress: Progress) -> tuple[dict[str, str], dict[str, str]]:
     """Returns the names of the pictures of all targets, references and wrong references, by face id.
 
-    Returns also the hash of each target at the size of the set.
+    Also returns the hash of each target at the size of the set.
     """
     faces = sorted({face for case in source.cases for face in (case.face_id, *case.references, *case.wrong)})
     pictures, targets = {}, {}

@@ -195,9 +195,9 @@ def _find_same_files(own: SetFaces, training_faces: set[str]) -> list[SeenGroup]
 def _compare_faces(
     own: SetFaces, snapshot: Snapshot, training: np.ndarray, overlap: TrainingOverlap
 ) -> list[SeenGroup]:
-    """Returns the pairs of a face of the set and a training face that show one picture or one person.
+    """Returns each pair (face of the set, training face) that shows one picture or one person.
 
-    Counts the pairs in `overlap`.
+    Also adds the numbers of such pairs to `overlap`.
     """
     vectors = snapshot.embeddings[training]
     hashed = _find_possible_copies(own.vectors, vectors, own.rules.min_cosine_same_face)

@@ -75,7 +75,7 @@ def check_export_folder(out: Path) -> None:
 
 
 def list_files(run: str | Path, base_model: str | None = None) -> list[str]:
-    """Returns the names of the files that `export_onnx` writes, without the files of weights above MOST_BYTES.
+    """Returns the names of the files that `export_onnx` writes, except the extra files for weights above MOST_BYTES.
 
     Raises BadInput if the restorer cannot be loaded or exported.
     """

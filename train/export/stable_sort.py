@@ -1,4 +1,4 @@
-"""Teaches torch's exporter the stable sorts of the prompt of OSDFace, which it cannot export itself."""
+"""Lets torch's exporter export stable sorts, which the prompt of OSDFace needs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def stable_sort(opset: int) -> Iterator[None]:
 
 
 def _write_sort(graph: Any, values: Any, *_: Any) -> Any:
-    """Writes the sort of the last dimension, which is the one that train/models/prompts/vre.py sorts."""
+    """Writes a sort of the last dimension. train/models/prompts/vre.py sorts only this dimension."""
     last = graph.op("Constant", value_t=torch.tensor([-1]))
     count = graph.op("Gather", graph.op("Shape", values), last, axis_i=0)
     return graph.op("TopK", values, count, axis_i=-1, largest_i=0, outputs=2)

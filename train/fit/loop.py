@@ -1,4 +1,6 @@
-"""Runs the training loop. Schedules, samples, the log and the names of checkpoints count the images seen."""
+"""Runs the training loop. Schedules, samples, the log and the names of checkpoints use the number of images seen, and
+not the number of steps.
+"""
 
 from __future__ import annotations
 

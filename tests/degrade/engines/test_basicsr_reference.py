@@ -43,7 +43,7 @@ def face_like(seed: int, side: int = 512) -> Image:
 def compared(preset: str, seed: int, hq: Image) -> float:
     """Returns the largest difference between the two engines before JPEG, in units of 1/255.
 
-    Also checks that both engines write the same JPEG file, and that they agree after it.
+    Also checks that both engines write the same JPEG file, and that the engines agree after the JPEG.
     """
     theta = sample_theta(PRESETS[preset], seed, "parity")
     steps = theta["steps"]

@@ -289,7 +289,7 @@ def test_no_two_pictures_share_an_output():
     outputs = choose_output_names([Path(name) for name in sorted(names)])
     assert len(set(outputs)) == len(names) and all(output.suffix == ".png" for output in outputs)
     assert choose_output_names([Path("d/y.gif")]) == [Path("d/y.png")]
-    # The names must also differ on a system that does not tell cases or Unicode forms apart.
+    # The names must also differ on a system that does not distinguish cases or Unicode forms.
     names = ["A.jpg", "A.png", "a.bmp", "a.jpg", "Zo\u00eb.jpg", "Zoe\u0308.png"]
     outputs = choose_output_names([Path(name) for name in names])
     assert len({unicodedata.normalize("NFC", str(output)).lower() for output in outputs}) == len(names)

@@ -5,8 +5,8 @@
     `images/` has copies of the files of the set, if --with-images was given.
 
 A picture is a file of the published set. The benchmark has the path of the file below the folder of the set, and the
-sha256 of its bytes. The hash of the benchmark depends on the names of people, but not on paths. An import of the same
-files from folders with other names gives the same hash if no folder has the name of a person.
+sha256 of its bytes. The hash of the benchmark depends on the names of people, but not on paths. A renamed folder
+therefore changes the hash only if its name is the name of a person.
 """
 
 from __future__ import annotations

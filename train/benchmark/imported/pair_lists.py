@@ -52,9 +52,9 @@ def _list_endings(text: str) -> list[str]:
 def read_dmdnet_list(folder: Path, file: str, files: list[str], _: str) -> list[ListedCase]:
     """Reads a list of DMDNet or ASFFNet: an LQ image, a folder of references and a folder of landmarks per line.
 
-    A line can have the LQ image alone. The name of the folder of references is the name of the person. All pictures of
-    the folder are references, in natural order, because both projects read the whole folder. Raises BadInput if a line
-    has another number of columns.
+    A line can also contain only the LQ image. The name of the folder of references is the name of the person. All
+    pictures of the folder are references, in natural order, because both projects read the whole folder. Raises
+    BadInput if a line has another number of columns.
     """
     known, cases = _Files(files), []
     for number, line in enumerate(_read_text(folder / file).splitlines(), 1):

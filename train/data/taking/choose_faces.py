@@ -35,7 +35,7 @@ FROM (SELECT target, unnest(refs) AS ref, generate_subscripts(refs, 1) AS place 
 JOIN usable t ON t.face_id = listed.target JOIN usable r ON r.face_id = listed.ref
 WHERE listed.target <> listed.ref
 """
-# The first reference that shows another person, or that puts a face of another split into the training.
+# Finds the first reference that shows another person, or that brings a face of another split into the training.
 _WRONG = """
 SELECT t.face_id, r.face_id, r.identity_id <> t.identity_id, r.split
 FROM listed l JOIN usable t ON t.number = l.target JOIN usable r ON r.number = l.ref

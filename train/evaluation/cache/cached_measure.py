@@ -126,10 +126,12 @@ class CachedMeasure:
 
         `images` has the restored image, the target and the valid pixels of each image, as in `Measure`. Each image is
         prepared once for all of these metrics. If the memory is too small, the batches are halved, and `say` gets a
-        sentence. The values differ by rounding from those of an image alone, or in a batch of another size.
+        sentence. By rounding, a value can differ from the value of the same image alone, or in a batch of another size.
         """
         names = [name for name in self._metrics if name in WEIGHTS and name not in self.missing]
-        waiting: dict[str, tuple[np.ndarray, dict[str, str]]] = {}  # pair -> the image, and the metrics that it lacks
+        waiting: dict[
+            str, tuple[np.ndarray, dict[str, str]]
+        ] = {}  # hash of (image, target) -> the image, and its missing metrics
         for restored, target, valid in images if names and cache.is_usable else ():
             pair = self._hash_pair(restored, target, valid)
             keys = {name: self._make_key(name, pair) for name in names if len(restored) >= METRICS[name].min_side}

@@ -1,4 +1,4 @@
-"""Keeps what a set and the training of a run have in common in the cache of an evaluation."""
+"""Keeps the results of `find_training_overlap` in the cache of an evaluation."""
 
 from __future__ import annotations
 

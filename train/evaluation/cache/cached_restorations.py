@@ -27,8 +27,8 @@ def make_cached_restorer(
     """Returns a function that restores cases under systems in batches, and reads images that are in `cache`.
 
     The scope of `cache` must contain the hash of the restorer. Equal images are stored once, for example the images of
-    two systems without references. `load_batches` returns batches that restore with `model`. It is called only if an
-    image is not in `cache`.
+    two systems without references. `load_batches` returns batches that restore with `model`. `load_batches` is called
+    only if an image is not in `cache`.
     """
     # ReFine's mesh uses dlib's landmarks. The file of these landmarks is not among the files of the recognizer.
     landmarks = hash_files(find_weights("lmd", None)) if "mesh" in model.config.parts else None

@@ -19,7 +19,7 @@ _IMAGE_FOLDER = re.compile(r"[a-z0-9-]+-images/\d+")  # the form of a folder in 
 
 
 def check_kept_images(loaded: Sequence[LoadedResult]) -> None:
-    """Raises BadInput if a result has no kept images of one of its systems."""
+    """Raises BadInput if the kept images of any system are missing."""
     for one in loaded:
         folders = one.content.get("image_folders", {})
         for key in one.old_keys.values():

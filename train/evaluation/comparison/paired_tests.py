@@ -35,7 +35,7 @@ def compute_p_value(differences: Sequence[float], people: Sequence[str], rng: np
 
     if len(values) < 2:
         return 1.0
-    # the sum stands for the mean over images: both differ only by the number of images, which is constant
+    # the sum is the mean over images times the number of images, which is constant
     result = permutation_test(
         (values,), sum_values, permutation_type="samples", vectorized=True, n_resamples=RESAMPLES, rng=rng
     )

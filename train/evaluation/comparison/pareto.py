@@ -8,7 +8,7 @@ from typing import Any
 
 from manifests.errors import BadInput
 
-# The first of these metrics that a result has is drawn (ours).
+# The plot shows the first of these metrics that the result has (ours).
 IDENTITY = ("id_target", "id_references")
 QUALITY = ("lpips", "dists", "musiq", "maniqa", "clipiqa", "niqe", "ssim", "psnr")
 BLUE, ORANGE, GRAY = "#1f6fb4", "#c2571a", "#777"
@@ -16,7 +16,9 @@ _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 720, 460, 70, 30, 36, 60
 
 
 def choose_axes(metrics: Mapping[str, Any]) -> tuple[str, str]:
-    """Returns the metrics of quality and of identity that the plot shows. Raises BadInput if one is missing."""
+    """Returns the metrics of quality and of identity that the plot shows. Raises BadInput if the result has no metric
+    of one of these kinds.
+    """
     axes = [next((name for name in names if name in metrics), None) for names in (QUALITY, IDENTITY)]
     if axes[0] is None or axes[1] is None:
         raise BadInput(

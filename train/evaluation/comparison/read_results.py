@@ -22,7 +22,7 @@ _KEYS = ("benchmark", "benchmark_with_references", "lq_set", "images", "judge", 
 
 @dataclass(frozen=True)
 class LoadedResult:
-    """Holds one result. The keys and names of its systems are those of the comparison."""
+    """Holds one result. The keys and names of the systems are the keys and names that the comparison uses."""
 
     path: Path
     content: dict[str, Any]

@@ -90,7 +90,8 @@ def render_page(result: dict[str, Any], page_images: PageImages, max_images: int
 
 
 def _choose_first_system(result: dict[str, Any]) -> str:
-    """Returns the key of the first system that gets all references of the right person. The page is first sorted by
-    this system."""
+    """Returns the key of the first system that gets all references of the right person. At first, the page is sorted by
+    this system.
+    """
     keys = [average["key"] for average in result["rows"] if average["key"] != "lq"]
     return next((key for key in keys if key.split("/")[-1] == str(result["references"])), keys[0])

@@ -1,4 +1,4 @@
-"""Adds the score and the identity gate of the NTIRE challenge on face restoration to a result."""
+"""Computes the score and the identity gate of the NTIRE challenge on face restoration, and adds them to a result."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def add_parts(metrics: Sequence[str]) -> tuple[str, ...]:
 def add_score(averages: Sequence[Average], fid_convention: str) -> None:
     """Adds the score to the average of each system, with its six terms.
 
-    A system has no score if a part is missing for an image, because a mean over fewer images is another mean. Raises
-    BadInput if a part was not measured at all, or if FID has another convention than the challenge.
+    A system has no score if a part is missing for an image, because a mean over fewer images could not be compared.
+    Raises BadInput if a part was not measured at all, or if FID has another convention than the challenge.
     """
     if missing := [METRICS[part].title for part in PARTS if all(average.get(part) is None for average in averages)]:
         raise BadInput(f"The score is the sum of {len(PARTS)} parts. Not measured: {', '.join(missing)}.")
@@ -61,8 +61,8 @@ def describe_gate(
     """Returns the part of a result that describes the gate, or {} if the user did not ask for the score.
 
     The key `systems` has the result of each system: the number of images, the number of faces below the threshold of
-    each subset, and whether the system passes. An image that could not be measured counts as below (ours). If the
-    images cannot be judged, the key `reason` says why.
+    each subset, and whether the system passes. An image that could not be measured counts as below the threshold
+    (ours). If the images cannot be judged, the key `reason` says why.
     """
     if NAME not in metrics:
         return {}

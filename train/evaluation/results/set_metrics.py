@@ -97,7 +97,7 @@ def add_set_metrics(names: Sequence[str], averages: Sequence[Average], measured:
 
 
 def _add_fid(name: str, averages: Sequence[Average], measured: MeasuredSet) -> None:
-    """Adds one FID to the average of each system. Raises BadInput if it cannot be measured."""
+    """Adds one FID to the average of each system. Raises BadInput if the FID cannot be measured."""
     options, others, given = measured.options, list[np.ndarray](), None
     convention = options.fid_convention or DEFAULT
     if name == "fid_statistics":
@@ -108,7 +108,7 @@ def _add_fid(name: str, averages: Sequence[Average], measured: MeasuredSet) -> N
         others = compared = _read_others(name, measured)
     count = given.images if given is not None else len(others)
     against: dict[str, Any] = {"images": count, "sha256": hash_inputs(*compared)}
-    # The key of a value contains the convention, because the same images have another value by another convention.
+    # The key of a value contains the convention, because the value depends on the convention.
     key_parts: list[str | np.ndarray] = [convention, *compared]
 
     @remember

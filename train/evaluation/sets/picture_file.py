@@ -30,7 +30,7 @@ class PictureFile:
         self._start, self._used = 0, 0  # the place of the last block in the file, and its used bytes
 
     def keep(self, array: np.ndarray) -> np.ndarray:
-        """Writes an array to the file, and returns it as a part of the file.
+        """Writes an array to the file, and returns an array that reads from the file.
 
         Raises BadInput if the disk is full.
         """

@@ -47,8 +47,8 @@ def average_slices(
 
     `columns` has a value for each face of `faces`, or NaN. The result has a dict for each column: its name, the fields
     of `Column`, and `slices`. A slice has a `name`, its bounds `low` and `high`, its numbers of `images` and `people`,
-    and the averages of `average_systems` in `rows`. The bounds are the smallest and the largest value in the slice.
-    Images without a value are in a slice without bounds.
+    and its averages in `rows` (the result of `average_systems`). The bounds are the smallest and the largest value in
+    the slice. Images without a value are in a slice without bounds.
     """
     sliced, reasons = [], {}
     for name, values in columns.items():

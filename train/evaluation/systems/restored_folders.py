@@ -64,7 +64,7 @@ def keep_common_cases(
     `folders` has the files of each folder, by face id. `keep` is called with each usable file and its image. Raises
     BadInput if a folder lacks a case and `partial` is False, if a file has the wrong size, or if no case would be left.
     """
-    lacking: dict[str, str] = {}  # face id -> the first reason
+    lacking: dict[str, str] = {}  # face id -> why the first folder without a usable file has none
     with open_reader(limited=True) as read:
         for folder, files in folders.items():
             reasons = _find_unusable_files(files, cases, read, keep)
@@ -84,7 +84,7 @@ def keep_common_cases(
 def _find_unusable_files(
     files: Mapping[str, Path], cases: Sequence[Case], read: Read, keep: Callable[[Path, np.ndarray], None]
 ) -> dict[str, str]:
-    """Returns why a folder has no usable file of a case, by face id, for the cases without a usable file.
+    """Maps the face id of each case without a usable file to the reason.
 
     Every file is read. Raises BadInput if a file has the wrong size, because all files of a folder then need a change.
     """

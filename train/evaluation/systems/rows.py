@@ -57,7 +57,7 @@ def measure_systems(
 
 
 def measure_input(case: Case, measure: Measure, metrics: Sequence[str], on_image: OnImage = lambda *_: None) -> Row:
-    """Returns the row of the LQ image itself. It has no values of metrics that compare an image with the LQ image."""
+    """Returns the row of the LQ image. The row has no values of metrics that compare an image with the LQ image."""
     row = _start_row(case, "lq", "LQ input")
     return _finish_measured(row, case, case.lq, measure, metrics, on_image, lq=None)
 

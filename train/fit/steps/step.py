@@ -2,8 +2,8 @@
 
 The CPU does not wait for the device here, because this file reads no number from the device. The rows of a batch are
 selected by indices that `train.data.to_device.to_device` computed on the CPU. There is one exception: the cycle loss
-waits, because it checks the values of the restored images. It also runs a part of the degradation on the CPU, if the
-workers degraded the targets.
+waits, because it checks the values of the restored images. The cycle loss also runs a part of the degradation on the
+CPU, if the workers degraded the targets.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def _encode_targets(engine: Engine, batch: data.Batch) -> torch.Tensor | None:
 
 
 def _choose_seed(seed: int, purpose: str, seen: int, part: int) -> int:
-    # The last number keeps the random numbers of runs that began before processes shared their random numbers.
+    # The 0 at the end was once the number of the process. It stays, so that old runs are resumed with the same numbers.
     return int(make_generator(seed, "train", purpose, seen, part, 0).integers(2**62))
 
 
