@@ -129,9 +129,8 @@ class CachedMeasure:
         sentence. By rounding, a value can differ from the value of the same image alone, or in a batch of another size.
         """
         names = [name for name in self._metrics if name in WEIGHTS and name not in self.missing]
-        waiting: dict[
-            str, tuple[np.ndarray, dict[str, str]]
-        ] = {}  # hash of (image, target) -> the image, and its missing metrics
+        # hash of (image, target) -> the image, and its missing metrics
+        waiting: dict[str, tuple[np.ndarray, dict[str, str]]] = {}
         for restored, target, valid in images if names and cache.is_usable else ():
             pair = self._hash_pair(restored, target, valid)
             keys = {name: self._make_key(name, pair) for name in names if len(restored) >= METRICS[name].min_side}
