@@ -24,7 +24,9 @@ def import_lists(
     split_lists: Annotated[
         Path | None,
         flag(
-            "--split-lists", "; each line of a file names an image or a person", default="refldm: id_based_ffhq_split"
+            "--split-lists",
+            "; each line of a file names an image or a person",
+            default="id_based_ffhq_split for refldm",
         ),
     ] = None,
     faces: Annotated[str, flag("--faces", ONE_RECOGNIZER)] = "auto",

@@ -8,8 +8,9 @@ import cv2
 import numpy as np
 
 # The strengths of the damages are ours. We compared MobileFaceNet's embeddings of 700 web photos before and after each
-# damage. The mean cosine of the two embeddings was .02 to .25. These four damages are enough to calibrate the worth of
-# faces (worth.py): nine other damages, for example a turn upside down, also gave faces a low worth (docs/grouping.md).
+# damage. For each damage, the mean cosine of the two embeddings was between .02 and .25. These four damages are enough
+# to calibrate the worth of faces (worth.py): nine other damages, for example a turn upside down, also gave faces a low
+# worth (docs/grouping.md).
 _BLUR = 0.04  # Standard deviation of the blur, as a share of the side of the crop.
 _BLOCKS = 16  # Number of blocks of one colour along a side of the crop.
 _NOISE = 50.0  # Standard deviation of the noise, in levels of 0..255.

@@ -37,7 +37,7 @@ from manifests.runtime.progress import Progress
 from manifests.runtime.workers import BatchMap, FailedUnit, is_retry
 
 # The filters screen at least FACES_A_QUERY faces in one query (ours). A query takes 2 ms for any number of faces, so a
-# larger number saves time. With a smaller number, more crops are written while the detector works.
+# larger value of FACES_A_QUERY saves time. With a smaller value, more crops are written while the detector works.
 FACES_A_QUERY = 16
 
 

@@ -19,8 +19,8 @@ from manifests.runtime.uris import parse_member_uri, path_of, uri_of
 from manifests.runtime.workers import OUT_OF_MEMORY, FailedUnit, guard_units, is_retry
 from manifests.stores.addresses import add_secrets
 
-# The next photo is decoded while the last photo is in use, only if both photos together have at most MAX_PIXELS_AHEAD
-# pixels (ours). Otherwise, the memory of the last photo is freed first, because two photos could need more memory than
+# If two photos together have at most MAX_PIXELS_AHEAD pixels (ours), the next photo is decoded while the last photo is
+# still in use. Otherwise, the memory of the last photo is freed first, because two photos could need more memory than
 # the largest single photo.
 MAX_PIXELS_AHEAD = 64_000_000
 

@@ -134,7 +134,7 @@ def find_valid_pixels(landmarks5: np.ndarray, width: int, height: int, size: int
 
 
 def crop_for_recognizer(crop: np.ndarray, template: np.ndarray, size: int) -> np.ndarray:
-    """Turns a crop (S, S, 3) that is aligned to the FFHQ template into the recognizer's crop (size, size, 3).
+    """Converts a crop (S, S, 3) that is aligned to the FFHQ template to the recognizer's crop (size, size, 3).
 
     The landmarks of the face are not needed, because both templates are fixed. `template` (5, 2) and `size` belong to
     the recognizer. S may be any number of pixels.

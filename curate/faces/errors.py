@@ -28,7 +28,8 @@ class NoSuchModels(FaceModelError):
     exit_code = 2
 
 
-# Parts of the messages with which onnxruntime, torch, CUDA, cuBLAS, cuDNN and DirectML report that memory is short.
+# Parts of the messages with which onnxruntime, torch, CUDA, cuBLAS, cuDNN and DirectML report that the memory is too
+# small.
 _OUT_OF_MEMORY = (
     "out of memory",
     "not enough memory",

@@ -109,11 +109,11 @@ class FaceModels:
     # Width and height of a photo -> the distance between the eyes of the smallest faces that `detect` finds in the
     # photo, in pixels. If `measure_reach` is None, `detect` finds faces of all sizes.
     measure_reach: Callable[[int, int], float] | None = None
-    sure_score: float = 0.0  # A face with a score of `sure_score` or more and plausible landmarks is upright.
+    sure_score: float = 0.0  # A face with a score of `sure_score` or more and plausible landmarks counts as upright.
     notices: tuple[str, ...] = field(default=())  # Sentences for the user about the choice of the models.
     networks: tuple[Network, ...] = ()  # The detector and the recognizer; empty if onnxruntime does not run them.
-    # Other processes load the models with this value of --device. The device is the CPU if the detector did not start
-    # on the chosen device. If only the recognizer did not start, the value is the chosen device.
+    # Other processes load the models with this value of --device. The value is `cpu` if the detector did not start on
+    # the chosen device. Otherwise, the value is the chosen device, even if the recognizer did not start.
     device_to_load: str = "cpu"
 
     @property

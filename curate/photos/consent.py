@@ -280,7 +280,7 @@ def _report_copies(
     verb = "stays" if len(names) == 1 else "stay"
     return [
         f"{copies_stay} {verb} in use, for example {make_printable(names[0])}. If the consent for copies is refused "
-        "too, write a line for each copy, or run `likeness manifest optout`."
+        "too, write a line for each copy into the sidecar, or run `likeness manifest optout`."
     ]
 
 

@@ -1,4 +1,4 @@
-"""Finds the faces of a person who opts out, with an example photo.
+"""Finds the faces of a person who opts out: compares the faces of the dataset with an example photo.
 
 Erases the person's faces, and keeps them out of later runs.
 """

@@ -23,7 +23,7 @@ from manifests.stores.store_path import STORE_MARKER, StorePath, parse_path
 
 LEAVES_FOLDER = "symlink_leaves_folder"
 DATASET_FOLDER, UNSAFE_NAME = "dataset_folder", "unsafe_name"
-_REQUESTS_AT_ONCE = 16  # The number of addresses of a list that are asked for their size at once (ours).
+_REQUESTS_AT_ONCE = 16  # Largest number of requests for the sizes of addresses at the same time (ours).
 _REASON_OF_ERROR = {errno.ELOOP: "symlink_loop", errno.ENOENT: "broken_symlink", errno.ENOTDIR: "broken_symlink"}
 
 

@@ -48,7 +48,7 @@ class Summary:
     # Two single faces are one person if their cosine is `threshold` or more. The option --same-person replaces the
     # threshold.
     threshold: float
-    false_match_rate: float  # estimated share of pairs of strangers with a cosine above the threshold
+    false_match_rate: float  # estimated share of the pairs of strangers that reach the threshold
     notices: tuple[str, ...]
     # Split -> (number of its faces that leak to another split, number of all its faces). `likeness leaks` lists the
     # leaks.

@@ -125,7 +125,7 @@ def _is_thin(image: np.ndarray) -> bool:
 
 
 def _find_side(image: np.ndarray, eyes: float) -> float:
-    """Returns the longer side of the input in which eyes `eyes` photo pixels apart are EYES_IN_INPUT pixels apart."""
+    """Returns the longer side of the input in which a distance of `eyes` photo pixels becomes EYES_IN_INPUT pixels."""
     return max(image.shape[:2]) * EYES_IN_INPUT / eyes
 
 

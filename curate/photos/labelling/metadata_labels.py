@@ -92,7 +92,7 @@ def read_metadata_labels(
             for region in one.regions:
                 box = place_box(region, photo, file, found)
                 if box is None:
-                    labels.unused["of a picture with another shape"] += 1
+                    labels.unused["of a picture with other proportions"] += 1
                 else:
                     labels.boxes[photo.photo_id].append((region.name, box))
     problems = [problem for found in metadata for problem in found.problems]
@@ -137,8 +137,8 @@ def _have_same_shape(a: tuple[float, float], b: tuple[float, float]) -> bool:
 def _find_sidecars(uri: str, left_out: set[str], uris: set[str]) -> Iterable[Path]:
     """Yields the paths of possible sidecars of a photo. A photo in an archive has no sidecars.
 
-    `uris` are the uris of all files that the scan found. In a store, only these files are possible sidecars, because
-    each question whether a file exists is a request.
+    `uris` are the uris of all files that the scan found. In a store, only these files are possible sidecars, because a
+    check of each other path would be a request.
     """
     if parse_member_uri(uri) is not None:
         return

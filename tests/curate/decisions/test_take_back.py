@@ -121,7 +121,7 @@ def test_a_chain_of_decisions_takes_back_only_what_it_contradicts(made: Made, se
         before = list_apart(desk)
         requests = draw_requests(desk, rng, shown)
         if not requests or [one["kind"] for one in [*chain[-1:], *requests]] == ["split", "split"]:
-            continue  # in a file, the faces of two splits in a row stay apart
+            continue  # in a file, the faces of two successive splits stay apart
         chain += requests
         batches.append(record(desk, requests))
         # Only the faces of one person are no longer apart. After a newer split or move, the faces that it names are

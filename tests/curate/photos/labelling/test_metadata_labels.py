@@ -204,7 +204,7 @@ def test_what_cannot_be_used_is_counted_and_told(tmp_path):
     assert any(notice.startswith("1 box of a label fits no face in use.") for notice in notices)
     (told,) = [notice for notice in notices if "names or regions are not used" in notice]
     assert told == (
-        "7 names or regions are not used: 1 of a picture with another shape, 1 with several names at one place, "
+        "7 names or regions are not used: 1 of a picture with other proportions, 1 with several names at one place, "
         "3 without a name, 2 without a place."
     )
     (told,) = [notice for notice in notices if notice.startswith("The metadata of")]
