@@ -92,8 +92,8 @@ def album(folder: Path, people: int = 4, each: int = 3) -> Path:
 
 def detect(image: np.ndarray) -> list[Detection]:
     time.sleep(float(os.environ.get("DOUBLES_DELAY", "0")))
-    # Dark pictures have no face. They are refused first, because the hostile files include black pictures of 64
-    # megapixels.
+    # Dark pictures have no face. Dark pictures are refused first, because the hostile files include black pictures of
+    # 64 megapixels.
     if image.max() <= 24:
         return []
     brightest = cv2.max(cv2.max(image[..., 0], image[..., 1]), image[..., 2])

@@ -20,8 +20,8 @@ from train.data.taking.crops import read_crop
 def make_face_table(columns: Mapping[str, Sequence[Any]], batch_rows: int = 7) -> pa.Table:
     """Returns the table of a snapshot, in batches of `batch_rows` rows.
 
-    `columns` has the columns face_id, identity_id, split and references. Other columns have the values of a target
-    without a large crop, unless `columns` has them.
+    `columns` has the columns face_id, identity_id, split and references. A column that `columns` does not contain has
+    the values of a target without a large crop.
     """
     count = len(columns["face_id"])
     usual = {"is_target": True, "upsample": 1.0, "large_row": -1, "resolution": 0, "version": None}

@@ -77,11 +77,11 @@ def freeze(
 ) -> FreezeSummary:
     """Writes the benchmark of a frozen set into `out`.
 
-    The benchmark contains the set named `lq_set`. If `lq_set` is None, it contains the only set of the split. The
-    references are the same as in `evaluate` (train/benchmark/draw_references.py). The name of a person is a hash of the
-    person's smallest face id. A repeated call writes only the files that are missing or changed, and can add pictures
-    to a benchmark without pictures. Embeddings are biometric data, so they are written only if `with_embeddings` is
-    true.
+    The benchmark contains the set named `lq_set`. If `lq_set` is None, the benchmark contains the only set of the
+    split. The references are the same as in `evaluate` (train/benchmark/draw_references.py). The name of a person is a
+    hash of the person's smallest face id. A repeated call writes only the files that are missing or changed, and can
+    add pictures to a benchmark without pictures. Embeddings are biometric data, so they are written only if
+    `with_embeddings` is true.
 
     Raises BadInput if the options contradict each other, or if `out` contains other files or another benchmark. Raises
     LedgerBroken if the dataset has leaks, for example a target among its own references. Raises LedgerBroken also if an

@@ -1,9 +1,9 @@
 """Writes a restorer as ONNX files, and compares the files with torch before anybody can use them.
 
-The exporter is torch's older exporter, which traces the model (`dynamo=False`). For recipe tiny at 256 px, it takes 1.2
-s of CPU time, and the exporter of torch.export takes 28 s and needs the package onnxscript. Both give files whose
-largest difference to torch is below 1e-6. A trace can be wrong for other numbers of faces or references, so the check
-uses several numbers.
+The exporter is torch's older exporter, which traces the model (`dynamo=False`). For recipe tiny at 256 px, this
+exporter takes 1.2 s of CPU time. The exporter of torch.export takes 28 s and needs the package onnxscript. Both
+exporters give files whose largest difference to torch is below 1e-6. A trace can be wrong for other numbers of faces or
+references, so the check uses several numbers.
 """
 
 from __future__ import annotations

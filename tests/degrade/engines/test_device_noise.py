@@ -39,7 +39,7 @@ def test_no_preset_waits_for_the_device_or_uses_the_exact_engine(preset: str, mo
     hq = batch(*(picture(seed=seed) for seed in range(2)))
     monkeypatch.setattr(differentiable, "iterate_steps", refuse)
     monkeypatch.setattr(np.random, "PCG64", refuse)
-    for reads in ("new_tensor", "item", "tolist", "cpu", "numpy", "__bool__"):  # on a GPU, the CPU would wait
+    for reads in ("new_tensor", "item", "tolist", "cpu", "numpy", "__bool__"):  # on a GPU, these make the CPU wait
         monkeypatch.setattr(torch.Tensor, reads, refuse)
     lq = degrade(hq, thetas, device_noise=True)
     monkeypatch.undo()

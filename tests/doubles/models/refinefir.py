@@ -1,7 +1,7 @@
 """Makes small random weights in ReFineFIR's released layout, and computes the published operations with them.
 
-The operations follow the order of operations in JianWang-CMU/RefineFIR, and use only plain functions of torch. They use
-no network of Likeness. Resampling is computed as published: insert zeros, pad, filter, keep every n-th value.
+The operations follow the order of operations in JianWang-CMU/RefineFIR, and use only plain functions of torch. No
+network of Likeness is used. Resampling is computed as published: insert zeros, pad, filter, keep every n-th value.
 """
 
 from __future__ import annotations

@@ -21,8 +21,8 @@ UNET: dict[str, Any] = {
     "norm_num_groups": 8,
     "use_linear_projection": True,
 }
-# These entries replace entries of UNET in tests of training. They make three levels instead of four, and 5 attention
-# blocks instead of 10.
+# These entries replace entries of UNET in tests of training. With these entries, the UNet has 3 levels instead of 4,
+# and 5 attention blocks instead of 10.
 SHALLOW: dict[str, Any] = {
     "block_out_channels": WIDTHS[:3],
     "down_block_types": ("CrossAttnDownBlock2D",) * 2 + ("DownBlock2D",),

@@ -34,8 +34,8 @@ def find_overlap(
 ) -> TrainingOverlap:
     """Compares all cases of a set with the training faces of a run, or reads the result from the cache.
 
-    `recognizer` is the recognizer of the run. It embeds the faces of an imported set. The faces of another set have
-    their embeddings in `dataset` or in the benchmark `lq_set`.
+    `recognizer` is the recognizer of the run. This recognizer embeds the faces of an imported set. The faces of another
+    set have their embeddings in `dataset` or in the benchmark `lq_set`.
     """
     if not has_snapshot(checkpoint_folder):
         return TrainingOverlap(False, unchecked=[NO_SNAPSHOT])

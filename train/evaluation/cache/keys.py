@@ -69,8 +69,8 @@ class ArrayHashes:
 def hash_environment() -> str:
     """Returns the sha256 of Likeness' code, of the versions of its packages, of the device and of the thread count.
 
-    The device is the name of the GPU. Without a GPU, it is the set of vector instructions of the CPU. The number of
-    threads can change the last bits of a sum.
+    The device is the name of the GPU. Without a GPU, the device is the set of vector instructions of the CPU. The
+    number of threads can change the last bits of a sum.
     """
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else torch.backends.cpu.get_cpu_capability()
     versions = [f"{name} {find_version(name)}" for name in _PACKAGES]

@@ -18,8 +18,8 @@ def compute_p_value(differences: Sequence[float], people: Sequence[str], rng: np
 
     `differences` has a paired difference for each image, and `people` the person of each image. The test flips the
     signs of all differences of a person together (permutation test for paired samples, Fisher 1935). With fewer than
-    five people, it flips the signs of images, like the bootstrap of the intervals. Raises ValueError if there is no
-    difference.
+    five people, the test flips the sign of each image alone, like the bootstrap of the intervals. Raises ValueError if
+    there is no difference.
     """
     values = np.asarray(differences, np.float64)
     if len(values) == 0:
