@@ -74,8 +74,8 @@ def curate(
 ) -> None:
     """Find the faces in photos, group them into people, divide the people into splits, and choose references.
 
-    The ledger of the dataset gets a row for every file. If you repeat the command, it resumes, and reads only new and
-    changed files.
+    The ledger of the dataset gets a row for every file. If you repeat the command, it continues an interrupted run, and
+    reads only new and changed files.
 
     Example: likeness curate ~/Photos --out dataset
     """

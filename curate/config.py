@@ -27,7 +27,7 @@ class DedupeRules:
     # Rule 1 finds copies of a whole photo. The boxes of the two faces must overlap. Without this condition, two people
     # in one picture could count as near-duplicates, because with dlib the cosine of two different people can be .9.
     max_photo_bits: int = 6  # The 64-bit hashes of the two photos must differ in at most 6 bits.
-    min_cosine_same_photo: float = 0.35  # The cosine of the two faces must be at least this number.
+    min_cosine_same_photo: float = 0.35  # The cosine of the two faces must be at least .35.
     # The intersection over union of the two boxes must be at least `min_overlap_same_photo`. Before the comparison, the
     # coordinates of each box are divided by the width and height of its photo.
     min_overlap_same_photo: float = 0.5
@@ -122,7 +122,7 @@ class PairRules:
     policy: str = "random"
     min_photos: int = 2  # A person with fewer photos has no targets.
     min_references: int = 1  # A face with fewer usable references is not a target.
-    # A target keeps at most 16 references. Our recipes draw at most 4 of the 16 references (ours).
+    # A target keeps at most 16 references. Our recipes draw at most 4 of the 16 references.
     max_references: int = 16
 
     def __post_init__(self) -> None:

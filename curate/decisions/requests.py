@@ -38,7 +38,7 @@ _MISSING_KEYS = {  # key -> the sentence for a request that lacks the key
 
 
 class NothingToDo(BadInput):
-    """A request that changes nothing, because the people are already as it asks."""
+    """A request that changes nothing, because the people are already as the request asks."""
 
 
 def parse_request(
@@ -126,8 +126,8 @@ def _parse_sides(kind: str, request: Request, lookup: FaceLookup) -> tuple[Decis
     if any(one <= other for one, other in permutations(places, 2)):
         sentence = f"All ids of the action {kind} belong to one person already. "
         if kind == "apart":
-            raise BadInput(f"{sentence}To take faces out of it, use split.")
-        raise NothingToDo(f"{sentence}To keep its faces together, use lock.")
+            raise BadInput(f"{sentence}To take faces out of this person, use split.")
+        raise NothingToDo(f"{sentence}To keep the faces of this person together, use lock.")
     effect = {
         "merge": "show one person",
         "together": "are in one split and stay different people",

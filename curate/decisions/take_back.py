@@ -73,8 +73,8 @@ def take_older_back(people: PeopleNow, new: Sequence[Decision]) -> tuple[list[De
 def take_drops_back(people: PeopleNow, faces: Iterable[FaceLocation]) -> tuple[TakenBack, ...]:
     """Returns what a move of `faces` takes back. The result is () if no decision dropped one of the faces.
 
-    The move takes back the drops. For the dropped faces, it also takes back the effect ONE_PERSON of older merges,
-    moves and locks.
+    The move takes back the drops. For the dropped faces, the move also takes back the effect ONE_PERSON of older
+    merges, moves and locks.
     """
     log = select_in_force(people.log)
     taken: tuple[TakenBack, ...] = ()

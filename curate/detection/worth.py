@@ -32,8 +32,8 @@ _VERSION = 1  # If the damages or the formula change, increase this number: ever
 # these numbers, a share of .07 to .17 of the clear faces counted as poor.
 _SAMPLE = 64
 _MIN_SAMPLE = 4  # With fewer than 4 good faces, the worth is not calibrated (ours).
-# If a tenth or more of the damaged faces has a worth above .5, the calibration is not used (ours). With such a
-# recognizer, the worth does not distinguish damaged faces from good faces.
+# If a tenth or more of the damaged faces has a worth above .5, the calibration is not used (ours). In this case, the
+# worth would not distinguish damaged faces from good faces.
 _MAX_CONFUSION, _MIDDLE = 0.1, 0.5
 
 

@@ -97,7 +97,7 @@ def warp(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
         linear = matrix[:, :2] * factor
         matrix = np.hstack([linear, (matrix[:, 2] + matrix[:, :2] @ (0.5 * factor - 0.5))[:, None]])
     # OpenCV maps four channels twice as fast as three, with the same bits. If a photo is much larger than the crop,
-    # adding the channel takes longer than it saves.
+    # adding the channel takes more time than the faster mapping saves.
     add_channel = image.ndim == 3 and image.shape[2] == 3 and image.shape[0] * image.shape[1] <= 4 * size**2
     image = cv2.cvtColor(image, cv2.COLOR_RGB2RGBA) if add_channel else image
     crop = cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderValue=(*OUTSIDE, 0))

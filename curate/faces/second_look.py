@@ -73,8 +73,8 @@ def is_sure(face: Detection, least_score: float) -> bool:
 def look_again(photo: np.ndarray, face: Detection, models: FaceModels | FaceDetector) -> Detection:
     """Returns the face with the turn and the landmark error that a second look at its aligned crop finds.
 
-    The detector first looks at the crop without a turn. If this look leaves a doubt, the detector also looks at the
-    crop upside down. If the landmarks do not fit, the detector looks at the crop at all four turns.
+    The detector first looks at the crop without a turn. If the first look leaves a doubt, the detector also looks at
+    the crop upside down. If the landmarks do not fit, the detector looks at the crop at all four turns.
 
     If a turned crop has the best score, the recognizer compares the face at the new turn and without a turn. The
     landmarks of the new turn replace the landmarks of the face in two cases: the recognizer prefers the new turn, or

@@ -171,12 +171,10 @@ class ConsentChanges:
     faces: list[Face] = field(default_factory=list)  # Dropped faces of photos that may not be used.
     lost: set[str] = field(default_factory=set)  # Photos that may not be used any more.
     regained: set[str] = field(default_factory=set)  # Photos that may be used again.
-    to_detect: list[str] = field(
-        default_factory=list
-    )  # Photos of `regained` in which the detector looks for faces again.
-    notices: list[str] = field(
-        default_factory=list
-    )  # Sentences about photos that lose their consent but have copies in use.
+    # Photos of `regained` in which the detector looks for faces again.
+    to_detect: list[str] = field(default_factory=list)
+    # Sentences about photos that lose their consent but have copies in use.
+    notices: list[str] = field(default_factory=list)
 
     @property
     def deletions(self) -> list[Deletion]:

@@ -15,7 +15,8 @@ class Device:
     name: str  # The value of --device.
     provider: str  # The name of onnxruntime's execution provider.
     package: str  # The package that contains the provider.
-    # The options of the provider. They ask for 32 bits, so that the boxes and embeddings differ only by rounding.
+    # The options of the provider. The options ask for 32 bits, so that the boxes and embeddings differ only by
+    # rounding.
     options: Mapping[str, str] = field(default_factory=dict)
     photos: int = 16  # Largest number of photos in one run of the detector (ours).
     faces: int = 64  # Largest number of faces in one run of the recognizer (ours).
@@ -34,7 +35,7 @@ CPU = Device("cpu", "CPUExecutionProvider", "onnxruntime", photos=1, faces=1)
 _CUDA = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"}
 
 # onnxruntime has no option that keeps TensorRT from TF32, which rounds the inputs of convolutions to 10 bits. Only the
-# environment variable NVIDIA_TF32_OVERRIDE=0 does this (issue 26029 of onnxruntime).
+# environment variable NVIDIA_TF32_OVERRIDE=0 turns TF32 off (issue 26029 of onnxruntime).
 _TENSORRT = {"trt_fp16_enable": "0"}
 
 DEVICES = {

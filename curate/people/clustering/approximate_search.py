@@ -3,7 +3,7 @@
 An inverted file divides the faces into cells, and stores a short code of each face: for 512 dimensions, 128 numbers of
 4 bits, which take 64 bytes. Each face is compared with the codes in the cells that are nearest to it. For the faces
 with the best codes, the cosines are then computed from the embeddings. Last, each face is compared with the neighbours
-of its neighbours, because these are often faces of the same person that lie in other cells.
+of its neighbours, because these faces often show the same person but lie in other cells.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def _compute_cosines(
     places = np.ascontiguousarray(np.where(candidates >= 0, order[candidates], -1))
     cosines = np.empty(places.shape, np.float32)
     pointers = [faiss.swig_ptr(array) for array in (cosines, vectors, embeddings, places)]
-    # faiss also has this C++ function in Python, but its type hints do not list it
+    # faiss also offers this C++ function in Python, but the type hints of faiss do not list the function
     compute: Any = vars(faiss)["fvec_inner_products_by_idx"]
     compute(*pointers, vectors.shape[1], *places.shape)
     cosines[places < 0] = -np.inf

@@ -71,7 +71,7 @@ def extend_grouping(
     is_strong = np.ones(n, bool) if worth is None else (worth >= WEAK) | linked
 
     # Make the nodes that may merge: the earlier groups, the new faces, and all faces that must-links join. Near-copies
-    # among the new faces are one node, and only one of them counts (`counts`).
+    # among the new faces are one node, and only one of the near-copies counts (`counts`).
     node = earlier.groups.copy()
     node[new] = node.max(initial=-1) + 1 + np.arange(len(new))
     copies = _find_copies(embeddings, new, photos, is_strong, linked)
@@ -100,9 +100,8 @@ def extend_grouping(
 
     # Merge the strong nodes, and let the new weak nodes join. The other weak nodes stay as they are. Last, faces that
     # are still alone may form people.
-    mean_cosine = np.linalg.norm(graph.sums, axis=1) / np.maximum(
-        graph.sizes, 1
-    )  # of each node's faces to their centre
+    # `mean_cosine` is the mean cosine of the faces of each node to the centre of the node.
+    mean_cosine = np.linalg.norm(graph.sums, axis=1) / np.maximum(graph.sizes, 1)
     merged = merge_by_given_odds(select_groups(graph, np.flatnonzero(strong)), earlier.evidence, earlier.alpha)
     is_new_node = np.isin(np.arange(len(strong)), new_nodes)
     part = np.flatnonzero(strong | is_new_node)

@@ -100,12 +100,12 @@ def group_embeddings(
     do not depend on the order of the rows. Rows with equal embeddings may exchange their results.
 
     `worth` (n,) is a number for each face, which says how well the recognizer can recognise the face
-    (curate/detection/worth.py). A face with a worth below WEAK is weak: it may join a person of two strong faces or
-    more, but it never makes two people one. If `same_person` is not given, three weak faces or more may form a person
-    if the evidence is clear. A face that a link names is not weak. Without `worth`, no face is weak. `is_main`, bool
-    (n,), is True for the largest face of each photo. Compared with weak main faces, weak faces in the background more
-    often show somebody who has no other face in the collection. Weak faces in the background therefore have a limit of
-    their own. Without `is_main`, every face is a main face.
+    (curate/detection/worth.py). A face with a worth below WEAK is weak. A weak face may join a person with two strong
+    faces or more, but never makes one person of two people. If `same_person` is not given, three weak faces or more may
+    form a person if the evidence is clear. A face that a link names is not weak. Without `worth`, no face is weak.
+    `is_main`, bool (n,), is True for the largest face of each photo. Compared with weak main faces, weak faces in the
+    background more often show somebody who has no other face in the collection. Weak faces in the background therefore
+    have a limit of their own. Without `is_main`, every face is a main face.
 
     Raises BadInput if links contradict each other or name a row that does not exist. Raises BadInput if a row is not
     finite, if the length of a row is not 1, or if another argument is out of range.

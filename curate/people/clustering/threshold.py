@@ -108,8 +108,8 @@ def measure_tail_factor(vectors: np.ndarray, spread: float) -> float:
 
     `vectors` are a sample of the unit rows of a large collection, float32 (n, d), and `spread` is the result of
     `measure_spread`. The result replaces TAIL_FACTOR. The result is at least MIN_TAIL_FACTOR and at most TAIL_FACTOR.
-    If the collection has few people with many photos, many high cosines come from two faces of one person. The result
-    is then TAIL_FACTOR, which is the cautious value.
+    If the collection has few people with many photos, many high cosines come from two faces of one person. In this
+    case, the result is TAIL_FACTOR, the cautious value.
     """
     cosines = (vectors @ vectors.T)[np.triu_indices(len(vectors), 1)]
     in_spreads = float(np.quantile(cosines, 1 - _TAIL_SHARE)) / (spread / TAIL_FACTOR)

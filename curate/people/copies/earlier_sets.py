@@ -1,9 +1,10 @@
 """Reads the sets of near-duplicates of the last search from the ledger, and finds the faces to search again.
 
 A full search compares each face with its nearest faces. If few faces are new, only the new faces are compared with all
-faces, and the result is the same. Two earlier faces that were no copies are no copies now, because a new face can only
-push a face out of a list of nearest faces. A new face can push a copy out of the list of an earlier face only if the
-new face is at least as similar as the copy. The sets in which this is possible are searched again.
+faces, and the result is the same. A new face can only push other faces out of a list of nearest faces, so two earlier
+faces that were not copies cannot become copies. A new face can push a copy out of the list of an earlier face only if
+the new face is at least as similar to the earlier face as the copy is. The sets in which this is possible are searched
+again.
 """
 
 from __future__ import annotations
@@ -76,8 +77,8 @@ def select_rows_to_search(faces: Sequence[Face], vectors: np.ndarray, sets: np.n
     `read_earlier_sets` returns them.
 
     The rows are those of the new faces, and those of the sets in which a new face may push a copy out of a list. The
-    rows also contain all faces in the photos of these faces, and all sets with a face in these photos, because one
-    copied face in two photos can show that other faces of the photos are copied (companions.py).
+    rows also contain all faces in the photos of these faces, and all sets with a face in these photos, because a copy
+    of one face in two photos can show that other faces of these photos are copies (companions.py).
     """
     n, new, known = len(faces), np.flatnonzero(sets < 0), np.flatnonzero(sets >= 0)
     _, first, photo = np.unique([face.photo_id for face in faces], return_index=True, return_inverse=True)
@@ -90,13 +91,13 @@ def select_rows_to_search(faces: Sequence[Face], vectors: np.ndarray, sets: np.n
 
 
 def _find_rows_with_pushed_copies(vectors: np.ndarray, sets: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """Returns the rows of near-duplicates to which a new face is as similar as the least similar face of their set."""
+    """Returns the rows whose cosine to a new face reaches the lowest cosine of the row to the faces of its set."""
     known = np.flatnonzero(sets >= 0)
     known = known[np.argsort(sets[known], kind="stable")]
     rows = known[np.bincount(sets[known])[sets[known]] > 1]
     if not len(rows):
         return rows
-    lowest = []  # the lowest cosine of each row to its set
+    lowest = []  # the lowest cosine of each row to the faces of its set
     for members in np.split(rows, np.flatnonzero(np.diff(sets[rows])) + 1):
         step = max(1, COSINES_AT_ONCE // len(members))
         for begin in range(0, len(members), step):

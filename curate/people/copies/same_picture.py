@@ -45,11 +45,12 @@ def find_copies(
     copies of whole photos are always found. In collections of more than `neighbours.EXACT` faces, turned or cropped
     copies may be missed.
 
-    If `searched`, int (k,), is given, only the pairs with a face in these rows are returned. They are compared with all
-    faces, also in a large collection. A photo must have all its faces in `searched`, or none.
+    If `searched`, int (k,), is given, only the pairs with a face in these rows are returned. The faces `searched` are
+    compared with all faces, even in a large collection. `searched` must contain either all faces of a photo or no face
+    of the photo.
     """
     # The candidates are pairs of near neighbours: the faces `row` and `other`, int (m,). Each pair occurs one time. Two
-    # equal faces in one photo come from a collage or a mirror, and are not a candidate.
+    # equal faces in one photo come from a collage or a mirror, and are not candidates.
     least = min(rules.min_cosine_same_photo, rules.min_cosine_same_face, rules.min_cosine_same_pixels)
     order = np.argsort([face.face_id for face in faces])
     if searched is None:
@@ -69,7 +70,7 @@ def find_copies(
     row, other, cosine, is_near = row[different], other[different], cosine[different], is_near[different]
 
     same = _are_copies(faces, photos, row, other, cosine, rules)
-    # A pair that is not among the nearest neighbours of a searched face may be among those of the other face.
+    # In some pairs, only the face that was not searched has the other face among its nearest faces.
     far = np.flatnonzero(same & ~is_near)
     same[far] = are_neighbours(vectors, row[far], other[far], _NEIGHBOURS)
     # If a person has many photos, a copy of poor quality may not be among the _NEIGHBOURS nearest faces. The search for
@@ -136,9 +137,9 @@ def _find_copies_by_photo(
 ) -> np.ndarray:
     """Returns pairs of rows that are one face in two copies of one photo, plain or mirrored, int64 (m, 2).
 
-    If `searched` is given, one of the two photos is a photo of these rows. Two rows form a pair if three conditions
-    hold: the hashes of the photos differ in at most `max_photo_bits` bits, the boxes overlap enough, and the cosine is
-    `min_cosine_same_photo` or more.
+    If `searched` is given, at least one of the two photos contains faces of `searched`. Two rows form a pair if three
+    conditions hold: the hashes of the photos differ in at most `max_photo_bits` bits, the boxes overlap enough, and the
+    cosine is `min_cosine_same_photo` or more.
     """
     # For each distinct photo, find its first row, its hash as uint8 (photos, 8), and the rows of its faces as a slice
     # of `order`.

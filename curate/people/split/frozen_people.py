@@ -1,8 +1,8 @@
 """Finds out whether a new person is already in a frozen set, with faces that the dataset does not use any more.
 
-After the set was frozen, all files of one of its people may have been overwritten, or all faces dropped. The embeddings
-of unused frozen faces stay in the dataset, and show whether a new person is a person of the frozen set. A new person
-who is a person of the frozen set gets the split of the frozen set.
+After a set is frozen, the files of a person in the set may be overwritten, or the faces of the person may be dropped.
+The embeddings of unused frozen faces stay in the dataset, and show whether a new person is a person of the frozen set.
+A new person who is a person of the frozen set gets the split of the frozen set.
 """
 
 from __future__ import annotations

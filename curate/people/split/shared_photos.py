@@ -52,7 +52,7 @@ def find_shared_photos(faces: Iterable[Face], unit_of: Mapping[str, str], units:
 
     `faces` are all faces with the status ok and all near-duplicates. `unit_of` maps each face with an identity to its
     unit. A photo with a near-duplicate shows the unit of the representative. If a photo contains only near-duplicates,
-    `SharedPhoto.faces` counts their representatives, because these would be set aside.
+    `SharedPhoto.faces` counts their representatives, because the representatives would be set aside.
     """
     inside: dict[str, set[str]] = defaultdict(set)  # Photo -> faces with a unit.
     shown: dict[str, set[str]] = defaultdict(set)  # Photo -> faces with a unit, or their representatives.

@@ -154,7 +154,7 @@ def test_faces_that_a_merge_does_not_name_stay_apart(made: Made):
     for number, state in ((3, states[1]), (2, states[0])):
         record(desk, [{"kind": "undo", "undoes": number}])
         assert list_people(desk) == state
-    # the written log gives the same people, and a purge of a photo removes its faces from what is taken back
+    # the written log gives the same people, and a purge of a photo removes its faces from `takes_back`
     log = copy_desk(start)
     record(log, [{"number": one.number, "kind": one.kind, **encode_faces(one)} for one in desk.people.log[:3]])
     assert list_people(log) == states[2]

@@ -194,7 +194,7 @@ def test_a_pack_curates_raw_photos_whatever_the_number_of_workers(tmp_path, monk
         assert find_problems(dataset) == []
         told.append((contents(dataset), files(dataset)))
     assert told[0] == told[1]
-    assert summary.faces_from == PACK and summary.identities >= 6  # one of the people has seven weak faces of eight
+    assert summary.faces_from == PACK and summary.identities >= 6  # seven of the eight faces of one person are weak
     with Ledger.open(dataset) as ledger:
         folders = ledger.query(
             "SELECT identity_id, count(DISTINCT regexp_extract(uri, '/([^/]+)/[^/]+$', 1)) AS folders, count(*) AS n "

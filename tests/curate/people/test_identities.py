@@ -73,7 +73,7 @@ def test_names_and_locks_stay_with_the_faces_they_were_given_to():
     named = {row.identity_id: row for row in found}
     assert named[ids["a"]] == Identity(ids["a"], "Ann", False) and named[ids["c"]].name is None
     assert named[ids["d"]] == Identity(ids["d"], "Bob", True)
-    # If two people are joined, the joined person gets the later of their names.
+    # If two people are joined, the joined person gets the name that was given later.
     together, _ = make_identities(list("abcde"), grouping(0, 0, 0, 0, 0), before, KEY, said)
     assert [row.name for row in together] == ["Bob"]
     labelled, members = make_identities(

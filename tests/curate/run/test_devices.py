@@ -129,7 +129,7 @@ def test_an_error_of_a_group_fails_only_the_photo_that_causes_it(tmp_path, monke
 
 @pytest.fixture(autouse=True)
 def forget_models() -> Iterator[None]:
-    """Lets no test use the face models that a test on another device loaded in this process."""
+    """Forgets the face models that other tests loaded in this process on other devices."""
     load._load.cache_clear()
     yield
     load._load.cache_clear()

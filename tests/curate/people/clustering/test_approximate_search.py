@@ -43,9 +43,8 @@ def test_the_recall_counts_a_pair_that_either_face_lists():
     rows = np.eye(4, dtype=np.float32)
     rows[1] = rows[0]
     rows[3] = rows[2]
-    listed = np.array(
-        [[1], [2], [0], [0]]
-    )  # row 0 lists row 1, and row 1 does not list row 0; rows 2 and 3 do not list each other
+    # row 0 lists row 1, and row 1 does not list row 0; rows 2 and 3 do not list each other
+    listed = np.array([[1], [2], [0], [0]])
     assert measure_recall(rows, np.arange(4), listed, 0.9) == 0.5
 
 

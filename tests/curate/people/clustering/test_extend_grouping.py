@@ -1,4 +1,4 @@
-"""Tests that new faces join the groups of the last grouping, and that a group changes only if a new face says so."""
+"""Tests that new faces join the groups of the last grouping, and that a group changes only because of a new face."""
 
 from dataclasses import replace
 
