@@ -5,9 +5,9 @@
 The comparison uses one core: OpenCV and torch have one thread. In each round, both engines degrade each image one time.
 The time of an image is the median over the rounds. A figure is the number of images divided by the sum of their times.
 Both engines read float32 in 0..1 and write float32 multiples of 1/255. The package basicsr is the code of published
-papers. basicsr gets noise numbers that numpy draws from the seed in θ. basicsr's own drawing of noise numbers would
-take longer. To install basicsr, run `pip install --no-deps basicsr==1.4.2` with Python 3.11 or 3.12. If basicsr is not
-installed, the figures of basicsr are null.
+papers. It gets the noise that numpy draws from the seed in θ, because its own way to draw noise would take longer. To
+install basicsr, run `pip install --no-deps basicsr==1.4.2` with Python 3.11 or 3.12. If basicsr is not installed, the
+figures of basicsr are null.
 
 Then each operation of the preset gfpgan is timed beside its floor: the time of OpenCV's own calls on the same data.
 
@@ -141,9 +141,9 @@ def make_floor(image: Image, steps: list[Step], side: int) -> Callable[[], Any]:
     """Returns a function that runs OpenCV's own calls for a step, or for a blur and its downsample, on the same data.
 
     The calls use no code of ours. They do less than the engine: the colours are not clipped, and the hue is not turned.
-    What the calls need is made here and is not timed, for example kernels. JPEG starts from 8-bit BGR. Noise is drawn
-    by OpenCV's generator. Without steps, the calls are the checks of the input and the rounding of the result to 8
-    bits.
+    Data that the calls need, for example kernels, is made here and is not timed. JPEG starts from 8-bit BGR. Noise is
+    drawn by OpenCV's generator. Without steps, the calls are the checks of the input and the rounding of the result to
+    8 bits.
     """
     step = steps[0] if steps else {"op": "checks and rounding"}
     linear = {"interpolation": cv2.INTER_LINEAR}

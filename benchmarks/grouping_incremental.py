@@ -7,8 +7,8 @@ is compared with `group_embeddings` on all faces. The time is measured on synthe
 (grouping_scale.py), and the agreement also on a curated dataset, with ten different sets of removed photos.
 
 Two figures of the agreement: `same_pairs` is the share of all pairs of faces for which both groupings say the same, one
-person or two people. `same_pairs_of_people` is stricter: it is the share of the pairs that are one person in both
-groupings, among the pairs that are one person in one of them.
+person or two people. `same_pairs_of_people` is stricter: of the pairs that are one person in at least one of the two
+groupings, it is the share that is one person in both.
 """
 
 from __future__ import annotations

@@ -11,11 +11,11 @@ least the cosine of the degraded input, and otherwise as worse. The benchmark pr
 - the share of the better results that pass the limit of the table,
 - the share of the worse results that the limit of the table stops.
 
-For an ideal measure, the last share would be 1. The line `all limits` has the shares of the results that pass all
-limits, or that at least one limit stops. The fineness of a face tells how strong its finest detail is. The benchmark
-also proposes a limit of the fineness: 95% of the results of soft inputs have less fineness than this limit. If an input
-has more fineness than this limit, the restorer would make the face softer. The benchmark changes no limit. Write the
-limits that you choose into train/restore/decisions/harm.py.
+For an ideal measure, the last share would be 1. The line `all limits` has the share of the better results that pass all
+limits, and the share of the worse results that at least one limit stops. The fineness of a face tells how strong its
+finest detail is. The benchmark also proposes a limit of the fineness: 95% of the results of soft inputs have less
+fineness than this limit. If an input has more fineness than this limit, the restorer would make the face softer. The
+benchmark changes no limit. Write the limits that you choose into train/restore/decisions/harm.py.
 """
 
 from __future__ import annotations

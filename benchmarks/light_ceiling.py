@@ -1,4 +1,4 @@
-"""Measures how well an autoencoder reconstructs real faces, which is the ceiling of a restorer with this autoencoder.
+"""Measures how well an autoencoder reconstructs real faces. A restorer with this autoencoder cannot do better.
 
     python benchmarks/light_ceiling.py FACES... --vae FOLDER [--faces SPEC] [--keep]
 
@@ -36,7 +36,7 @@ TAEF2 = "taef2_{}.pth"
 
 
 class PooledBlock(nn.Module):
-    """Adds the branch of TAEF2's coarsest blocks, which no AutoencoderTiny has, to a block."""
+    """A block of an AutoencoderTiny, with the additional branch that TAEF2's coarsest blocks have."""
 
     def __init__(self, block: nn.Module, channels: int = 64) -> None:
         super().__init__()

@@ -2,11 +2,11 @@
 
     python benchmarks/osdface_speed.py [--repeats 3] [--mini] [--keep]
 
-The weights are random, in the shape of OSDFace's release and of Stable Diffusion 2.1-base. So the seconds are those of
-the real weights, but the differences between the outputs say little about real faces, and nothing about identity.
-`published` computes infer.py's order in float32 (benchmarks/published_osdface.py). `fp32` and `bf16` are what `likeness
-restore` computes. `light` is `bf16` on a light base in TAESD's shape. All systems run on the GPU if the machine has a
-GPU, and else on the CPU.
+The weights are random, in the shape of OSDFace's release and of Stable Diffusion 2.1-base. Real weights would take the
+same time. The differences between the outputs say little about real faces, and nothing about identity. `published`
+computes infer.py's order in float32 (benchmarks/published_osdface.py). `fp32` and `bf16` are what `likeness restore`
+computes. `light` is `bf16` on a light base in TAESD's shape. All systems run on the GPU if the machine has a GPU, and
+else on the CPU.
 
 Each system is compared with `published` alone, and each runs in a process of its own. After a warm-up, the two systems
 restore the same picture one after the other, `--repeats` times. A row has the median of the seconds, the ratio to
@@ -50,7 +50,7 @@ SYSTEMS = ("published", "fp32", "bf16", "light")
 RANK = 16
 RELEASE = VreConfig(512, 64, (1, 2, 2, 2, 4, 8), 1024, 512, 77, doubly_normalised=True)
 MINI = VreConfig(512, 32, (1, 1, 1, 1, 1, 1), 1024, 32, 77, doubly_normalised=True)
-# A token differs if its mean distance from each token of `published` is above this share of the prompt's sd.
+# A token differs if its mean distance from each token of `published` is above this share of the prompt's deviation.
 OTHER_TOKEN = 0.1
 SPREAD = 0.02  # the standard deviation of the random adapters
 

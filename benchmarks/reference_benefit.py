@@ -9,8 +9,8 @@ references, for example references of another person. The result also has the pa
 
 If the benchmark is interrupted, run it again, and each of its commands continues where it stopped. If the dataset and
 its restorer exist already, the benchmark only measures. `--run RUN` measures another run of the same dataset. The judge
-is a recognizer that no loss uses. Use `--split val` to tune. The test people are a fixed list, and a result on other
-people is never kept.
+is a recognizer that no loss uses. To choose settings, measure on `--split val`. The test people are a fixed list, and a
+result on other people is never kept.
 """
 
 from __future__ import annotations

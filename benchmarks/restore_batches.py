@@ -8,8 +8,8 @@ references. Both ways restore the same pictures with the same functions, and bot
 reads, searches, restores and writes one picture after the other, with all cores for torch and OpenCV. The two ways run
 alternately. The rates are medians. The script also compares the restored faces of both ways.
 
-For the memory, a process of its own restores as many photos as each number of `--memory`, and the script prints the
-peak memory of the process.
+For each number of `--memory`, a process of its own restores as many photos, and the script prints the peak memory of
+this process.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from train.restore.restorers.load_restorer import load_restorer
 
 HEIGHT = 640  # of a picture, in pixels
 REFERENCES = 4
-GOAL = 1.3  # the least ratio of the two rates (issue 22)
+GOAL = 1.3  # batches should restore at least this many times as many faces per second as the loop
 
 
 def restore_one_by_one(

@@ -2,16 +2,18 @@
 
     python benchmarks/sampling_scale.py [--targets N] [--plain-targets N] [--keep]
 
-The script writes two synthetic snapshots into a temporary folder, with N targets each. The tables of faces are
-complete. The arrays of crops, masks, landmarks and embeddings are sparse files, so they take no space, and the system
-reads them without a disk. The peer is the plain way: it reads all columns into Python lists, and looks through all
-people to choose somebody else. The peer gets the smaller snapshot, and must draw the same samples as Likeness.
+The script writes two synthetic snapshots into a temporary folder, one with the targets of `--targets`, and a smaller
+one with the targets of `--plain-targets`. The tables of faces are complete. The arrays of crops, masks, landmarks and
+embeddings are sparse files, so they take no space, and the system reads them without a disk. The peer is the plain way:
+it reads all columns into Python lists, and looks through all people to choose references of another person. The peer
+gets the smaller snapshot, and must draw the same samples as Likeness.
 
 Each measurement runs in a process of its own. `start_s` is the time until the first sample is drawn, without imports.
 `start_cpu_s` and `samples_per_s` count the processor time of the process, because other programs may run on the
 machine. The script reads the memory of the process and of its worker from /proc/PID/smaps_rollup. `private` is the
 memory that no other process uses: the sum of Private_Clean and Private_Dirty. `rss` also counts the memory that
-processes share, and the pages of mapped files that are in memory. `anonymous` counts no pages of files.
+processes share, and the pages of mapped files that are in memory. `anonymous` is the memory that is not a page of a
+file.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python benchmarks/target_measures.py DATASET [DATASET ...] --models FOLDER
 
-Each DATASET must have been curated with the face models of FOLDER, an InsightFace pack. The first measurement uses
-every DATASET. The other measurements use only the first DATASET. The script changes copies of accepted faces, and
+Each DATASET must have been curated with the face models of FOLDER, an InsightFace pack. The measurement of dark photos
+uses every DATASET. The other measurements use only the first DATASET. The script changes copies of accepted faces, and
 prints how well each measure separates the changed copies from the unchanged faces (AUC: .5 is chance, 1 is perfect).
 The script also prints which share of the copies a filter would drop if the limit of the filter dropped 5% of the
 unchanged faces.

@@ -42,7 +42,7 @@ from train.evaluation.systems.system import list_systems
 from train.models.restorer import Restorer
 from train.restore.restorers.face_restorer import load_restorer_faces
 
-# Each row has the values that `likeness train --change` gets. We chose the rows (ours).
+# Each row has the values that `likeness train --change` gets. The rows are ours.
 ROWS: dict[str, tuple[str, ...]] = {
     "tiny": (),
     "no_detail_loss": ("loss.detail=0",),

@@ -6,8 +6,8 @@ pixels between its eyes has a box about 35 pixels wide. The crop of such a face 
 from a part of the photo that is only about 65 pixels wide.
 
 Goals: in photos of every size, at least 95% of the faces with 16 or more pixels between the eyes are found. At most 1%
-of the accepted faces are false. At 12 megapixels, decoding and the search take at most 3 times as long as decoding and
-one run of the detector, and at 42 megapixels at most 5 times as long.
+of the accepted faces should be false. At 12 megapixels, decoding and the search should take at most 3 times as long as
+decoding and one run of the detector, and at 42 megapixels at most 5 times as long.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ The photos show one clear face and have at most 2 megapixels. The photos are tim
 decoding.
 
 Goals: for photos in their own size, the search takes at most 5% longer than one run of the detector. At 2 megapixels,
-the search takes at most 10% longer than one run of the detector. At 12 megapixels, the search takes at most 3 times as
-long as one run of the detector, and at 42 megapixels at most 5 times as long.
+it should take at most 10% longer. At 12 megapixels, it should take at most 3 times as long as one run, and at 42
+megapixels at most 5 times as long.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 A stranger is a face whose cosines to the clean people and to the other strangers are below UNLIKE. There are six kinds
 of damage, and the photos of the strangers get the six kinds in turn. Goals: at most 1% of the strangers are grouped
-with another face. The strangers lower the recall over the pairs of clean faces by at most .5 percentage points. Each
-face of a person that curation marks as doubtful counts as a person of its own.
+with another face, and the strangers lower the recall over the pairs of clean faces by at most .5 percentage points.
+Each face of a person that curation marks as doubtful counts as a person of its own.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ the turned photo has an accepted face at the corresponding place, and the crop o
 the crop of the original face, with an error below 30 degrees.
 
 Goals: at least 98% of the faces of turned photos are found and upright. The pair F of the grouping (the F score over
-all pairs of faces) is at most .01 lower with the turned photos than with the upright photos.
+all pairs of faces) should be at most .01 lower with the turned photos than with the upright photos.
 """
 
 from __future__ import annotations
