@@ -1,4 +1,4 @@
-"""Tests that the place of a crop in its photo gives the same mask as the landmarks of the ledger."""
+"""Tests that the mask of valid pixels is the same from a crop's place in its photo and from the ledger's landmarks."""
 
 from dataclasses import replace
 from pathlib import Path

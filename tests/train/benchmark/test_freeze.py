@@ -56,7 +56,7 @@ def curated(photos: Path, dataset: Path) -> Path:
 def crowd_of(dataset: Path) -> Path:
     """Moves the people of val and three people of train to test, and makes a frozen test set.
 
-    With several people in test, references of another person can be shown in a case.
+    With several people in test, a case can have references of another person.
     """
     with Ledger.open(dataset, write=True) as ledger:
         rows = [
@@ -92,17 +92,15 @@ def own(made: Path, tmp_path: Path) -> Path:
 
 
 def same(one: Case, other: Case) -> bool:
-    """Returns whether two cases are equal apart from the ids of people.
-
-    Each dataset has its own ids of people, and a benchmark names people by their faces.
-    """
+    """Returns whether two cases are equal except for the ids of people, because each dataset has its own ids."""
     nameless = {"identity_id": "", "wrong_identity_id": ""}
     a, b = (dataclasses.asdict(dataclasses.replace(case, **nameless)) for case in (one, other))
     return all(np.array_equal(np.asarray(a[key]), np.asarray(b[key])) for key in a)
 
 
 def test_whoever_has_the_same_photos_gets_the_same_bytes(album: Path, made: Path, tmp_path: Path) -> None:
-    """Tests a second dataset of the same photos, with other names, order and folders, and with two workers."""
+    """Tests a second dataset of the same photos. They have other names, folders and another order, and two workers read
+    them."""
     for number, path in enumerate(sorted((album / "photos").rglob("*.png"), reverse=True)):
         place = tmp_path / "Ferien" / str(number % 5) / f"IMG {number:03d} ü.png"
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -127,9 +125,9 @@ def test_whoever_has_the_same_photos_gets_the_same_bytes(album: Path, made: Path
 def test_people_are_named_by_their_faces_whatever_the_dataset_called_them(
     own: Path, made: Path, tmp_path: Path
 ) -> None:
-    """Tests datasets with different ids of people.
+    """Tests two datasets that have different ids for the same people.
 
-    The ids of a dataset depend on its history, because later runs keep them.
+    The ids depend on the history of a dataset, because later runs keep them.
     """
     freeze(made, tmp_path / "one")
     with Ledger.open(own, write=True) as ledger:
@@ -156,7 +154,7 @@ def test_embeddings_leave_the_dataset_only_where_they_are_asked_for_in_so_many_w
     assert len(read_benchmark_set(bench, made).cases) > 0
     freeze(made, bench, with_pictures=True, with_embeddings=True)
     assert (bench / EMBEDDINGS).exists() and len(read_benchmark_set(bench).cases) > 0
-    # this command writes no embeddings, but keeps the embeddings of the command before
+    # a command without embeddings keeps the embeddings that an earlier command wrote
     freeze(made, bench, with_pictures=True)
     assert (bench / EMBEDDINGS).exists()
 
@@ -166,7 +164,7 @@ def test_a_benchmark_reads_back_as_the_set_it_was_frozen_from(made: Path, tmp_pa
     done = freeze(made, tmp_path / "bench", references=3, with_pictures=pictures, with_embeddings=pictures)
     wanted = read_frozen_set(made, SIZE, None, 3, seed=0)
     if pictures:
-        shutil.move(tmp_path / "bench", tmp_path / "moved")  # a benchmark with pictures still works at another place
+        shutil.move(tmp_path / "bench", tmp_path / "moved")  # a benchmark with pictures can be moved
         found = read_frozen_set(tmp_path / "moved", SIZE, None, 3, seed=5)
     else:
         found = read_frozen_set(made, SIZE, str(tmp_path / "bench"), 3, seed=5)
@@ -186,7 +184,7 @@ def test_fewer_references_are_the_first_of_those_that_were_frozen_and_more_are_r
     for a, b in zip(all_of_them, two, strict=True):
         assert len(b.references) == 2 and np.array_equal(a.references[:2], b.references)
         assert np.array_equal(a.reference_embeddings[:2], b.reference_embeddings)
-    # A curve may use all references of the benchmark, even if the metrics use fewer references.
+    # The curve over the number of references uses all references, even if the metrics use only two.
     for a, b in zip(all_of_them, read_benchmark_set(tmp_path / "bench", None, SIZE, 2, 8).cases, strict=True):
         assert np.array_equal(a.references, b.references) and len(b.references) == 3 and len(b.wrong) in (0, 2)
     with pytest.raises(BadInput, match="frozen with 3 references"):
@@ -317,7 +315,7 @@ def test_lq_pictures_are_made_again_from_theta_and_others_are_noticed(own: Path,
     freeze(own, tmp_path / "bare")
     with Ledger.open(own) as ledger:
         (name,) = {row.lq_set for row in ledger.read_rows(Degradation)}
-    shutil.rmtree(own / "lq" / name)  # the frozen set is not needed, because the LQ images can be made from the photos
+    shutil.rmtree(own / "lq" / name)  # the LQ images are then made from the photos again
     assert read_benchmark_set(tmp_path / "bare", own).cases
 
     cases = [json.loads(line) for line in (tmp_path / "bare" / CASES).read_text().splitlines()]
@@ -381,7 +379,7 @@ def test_another_recognizer_is_refused(own: Path, tmp_path: Path) -> None:
 
 
 def test_a_run_that_saw_a_person_of_the_benchmark_is_noticed(made: Path, tmp_path: Path) -> None:
-    """Tests a run trained on another photo of a person of the benchmark, and a run trained on a stranger."""
+    """Tests two runs: one was trained on another photo of a person of the benchmark, the other on a stranger."""
     freeze(made, tmp_path / "bench", references=1, with_pictures=True, with_embeddings=True)
     found = load_benchmark(tmp_path / "bench")
     targets = [case.face_id for case in read_benchmark_set(tmp_path / "bench").cases]
@@ -430,7 +428,7 @@ def test_two_folders_of_real_photos_give_one_benchmark_and_leak_nothing(shared_d
                 place = photos / (f"{person.name}/{path.name}" if name == "one" else f"{number}{person.name[::-1]}.jpg")
                 place.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, place)
-        # this set keeps targets that lie partly outside their photos, as most crops of people_crops do
+        # with these filters, targets that lie partly outside their photos are kept, as are most crops of people_crops
         filters = FILTER_SETS["keep-outside"]
         doubles.curated(photos, tmp_path / f"of_{name}", faces=models, screen=filters)
         make_set(tmp_path / f"of_{name}", "gfpgan", "test", 0, 64, workers=1)

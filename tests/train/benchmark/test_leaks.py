@@ -80,7 +80,7 @@ def test_an_identity_in_two_splits(own: Path) -> None:
     found = doubles.find_dataset_leaks(own)
     (leak,) = [leak for leak in found.examples if leak.kind == "identity"]
     assert (leak.one_split, leak.other_split) == ("train", "val") and leak.what.startswith("person p-")
-    # There are also leaks of the kind `cosine`, because the face in val looks like the faces of its person in train.
+    # There are also leaks of the kind `cosine`, because the face in val is similar to the person's faces in train.
     assert found.counts["cosine"] > 0 and all(leak.value >= 0.5 for leak in found.examples if leak.kind == "cosine")
 
 

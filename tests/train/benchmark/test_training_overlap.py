@@ -45,13 +45,13 @@ def faces_of(dataset: Path, split: str) -> list[str]:
 
 
 def person_of(made: tuple[Path, Path]) -> str:
-    """Returns the number of the person in the test set."""
+    """Returns the number of the one person in the test set, as a text."""
     named = {face: name for name, face in doubles.name_faces(made[1]).items()}
     return named[targets_of(made[1])[0]].split("/")[0]
 
 
 def curate_copies(made: tuple[Path, Path], folder: Path, change: Callable[[np.ndarray], np.ndarray]) -> Path:
-    """Curates changed copies of the test person's photos, without any other photo."""
+    """Makes a dataset of changed copies of the test person's photos, and of no other photos."""
     for path in sorted((made[0] / f"person{person_of(made)}").iterdir()):
         doubles.save(folder / "photos" / f"{path.stem}.jpg", change(cv2.imread(str(path))[:, :, ::-1]))
     with pytest.MonkeyPatch.context() as patch:
@@ -84,7 +84,7 @@ def test_a_photo_that_was_saved_again_is_found_by_its_picture(made: tuple[Path, 
 
 
 def test_another_photo_of_the_person_is_found_by_its_face(made: tuple[Path, Path], tmp_path: Path) -> None:
-    """Tests a training with photos that no photo of the set resembles, except that they show the same person."""
+    """Tests a training with other photos of the test person."""
     number = int(person_of(made))
     for seed in (20, 21):
         doubles.save(tmp_path / "photos" / f"{seed}.png", doubles.photo([number], seed))
@@ -95,7 +95,7 @@ def test_another_photo_of_the_person_is_found_by_its_face(made: tuple[Path, Path
     write_snapshot(tmp_path / "run", tmp_path / "dataset", faces, SIZE)
     found = search(made[1], tmp_path / "run")
     assert [one.kind for one in found.seen] == ["person"] and found.seen_targets == targets_of(made[1])
-    # A benchmark of the set gives the same result, with its own embeddings and with the embeddings of the dataset.
+    # Two benchmarks of the set give the same result: one has embeddings, the other uses those of the dataset.
     freeze(made[1], tmp_path / "full", references=2, with_pictures=True, with_embeddings=True)
     freeze(made[1], tmp_path / "bare", references=2)
     for dataset, lq_set in ((tmp_path / "full", None), (made[1], str(tmp_path / "bare"))):
@@ -105,7 +105,7 @@ def test_another_photo_of_the_person_is_found_by_its_face(made: tuple[Path, Path
 
 
 def test_a_stranger_who_reaches_the_threshold_once_is_not_the_person(made: tuple[Path, Path], tmp_path: Path) -> None:
-    """Tests a stranger with two photos. One photo is just like enough to one face of the set."""
+    """Tests a stranger with two photos. One photo reaches the threshold with one face of the set."""
     dataset, run = made[1], tmp_path / "run"
     with Ledger.open(dataset) as ledger:
         own = ledger.read_embeddings(faces_of(dataset, "test"))[1].astype(np.float64)
@@ -121,7 +121,7 @@ def test_a_stranger_who_reaches_the_threshold_once_is_not_the_person(made: tuple
     write_snapshot(run, dataset, {one: "train", other: "train"}, SIZE, {one: like, other: -like})
     found = search(dataset, run)
     assert found.alike_pairs == 1 and not found.seen
-    # if the other photo of the stranger is like the face too, the two photos confirm each other
+    # if both photos of the stranger reach the threshold, they confirm each other
     write_snapshot(run, dataset, {one: "train", other: "train"}, SIZE, {one: like, other: like})
     assert [seen.kind for seen in search(dataset, run).seen] == ["person"]
 
@@ -129,7 +129,7 @@ def test_a_stranger_who_reaches_the_threshold_once_is_not_the_person(made: tuple
 def test_in_an_imported_set_the_photos_of_both_people_must_confirm_the_person(
     made: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    """Tests a stranger with two photos. One photo is like all faces of the person, because these faces are alike."""
+    """Tests a stranger with two photos. One photo is similar to all faces of the person."""
     dataset, run = made[1], tmp_path / "run"
     own = read_set_faces(dataset, None, targets_of(dataset))
     imported = replace(own, is_imported=True)
@@ -143,10 +143,10 @@ def test_in_an_imported_set_the_photos_of_both_people_must_confirm_the_person(
         for faces in (own, imported)
     ]
     assert kinds == [["person"], []]
-    # if the other photo is like the person too, it is the person
+    # if both photos are similar to the person's faces, the stranger counts as the person
     write_snapshot(run, dataset, {one: "train", other: "train"}, SIZE, {one: like, other: like})
     assert [one.kind for one in find_training_overlap(imported, run, targets_of(dataset), False).seen] == ["person"]
-    # a degraded face does not tell who the person is
+    # degraded faces are not compared as people
     degraded = replace(imported, degraded=frozenset(line.face for line in own.faces))
     found = find_training_overlap(degraded, run, targets_of(dataset), False)
     assert not found.seen and "Compared only as pictures, because there is no target" in found.unchecked[0]

@@ -34,7 +34,7 @@ from train.models.config import ModelConfig
 from train.recipes.recipes import Recipe, find_recipe
 from train.restore.references.reference_photos import References, warp_references
 
-# This recipe uses all kinds of data at once.
+# A recipe that needs every field of a sample.
 EVERYTHING: Recipe = replace(
     SMALL, parts=(*SMALL.parts, "warped"), losses={**SMALL.losses, "cycle": 1.0}, wrong_share=0.4, augment="each"
 )
@@ -72,9 +72,9 @@ def test_a_thread_reads_the_next_batch_while_the_current_one_is_used(monkeypatch
     assert [int(next(stream)["row"]) for _ in range(2)] == [1, 2]
     with pytest.raises(OSError, match="the worker process ended") as held:
         next(stream)
-    # Only the error is held. The error does not hold the stream, so a real stream ends its worker processes.
+    # The kept error does not keep the stream in memory, so the worker processes of a stream can end.
     assert active_count() == threads and is_open() is None and held.value.__traceback__ is not None
-    # Batches of worker processes are read ahead. Without a worker process, the training prepares the samples itself.
+    # Batches are read ahead only if there are worker processes.
     ahead: list[object] = []
     monkeypatch.setattr(train.data.dataset, "_read_ahead", lambda stream: ahead.append(stream) or stream)
     for workers in (0, 1):
@@ -150,7 +150,7 @@ def test_theta_makes_the_input_again(taken: Snapshot) -> None:
 def test_references_are_warped_to_the_landmarks_of_the_input_as_restoring_does(taken: Snapshot) -> None:
     recipe = replace(EVERYTHING, augment="flip", wrong_share=0.0)
     noise = np.random.default_rng(0).uniform(-1, 1, taken.landmarks.shape).astype(np.float32)
-    # The noise makes the landmarks differ. Without the noise, all faces of the doubles have the same landmarks.
+    # All faces of the doubles have the same landmarks, so noise is added.
     taken = replace(taken, landmarks=taken.landmarks + noise)
     faces, plain = TrainingFaces(taken, recipe, 0), TrainingFaces(taken, replace(recipe, parts=SMALL.parts), 0)
     config: ModelConfig = SimpleNamespace(parts=recipe.parts)  # type: ignore[assignment]
@@ -180,7 +180,8 @@ def test_the_mesh_of_the_recipe_warps_references_as_restoring_does_and_failures_
     taken: Snapshot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def find(image: np.ndarray) -> np.ndarray:
-        """Returns different points for each image. For a third of the images, the detector does not agree with them."""
+        """Returns other points for each image. For a third of the images, they are far from the detector's
+        landmarks."""
         number = int(image.sum()) % 30
         return mean_face() + np.array([8, -8]) + (number / 10 if number % 3 else 200)
 
@@ -205,7 +206,7 @@ def test_the_mesh_of_the_recipe_warps_references_as_restoring_does_and_failures_
             assert np.array_equal(item["references"][slot].permute(1, 2, 0).numpy(), expected)
             warped.append(to is not None and own is not None)
             assert bool(item["warped"][slot]) == warped[-1]
-            if warped[-1]:  # the warp makes the edges black; without a warp, they are not black
+            if warped[-1]:  # the edges of a warped reference are black
                 assert not expected[:2].any() and not expected[:, :2].any()
             else:
                 assert torch.equal(item["references"][slot], still["references"][slot])
@@ -282,7 +283,7 @@ def test_pictures_reach_the_device_as_floats(taken: Snapshot) -> None:
     moved = to_device({"references": references, "present": present}, torch.device("cpu"))["references"]
     assert torch.equal(moved[present], references[present].float() / 255)
     assert not moved[~present].any()
-    # Pictures that are floats already are not divided again.
+    # Float pictures are already in 0..1 and are not divided by 255.
     as_floats = to_device({"references": references.float() / 255, "present": present}, torch.device("cpu"))
     assert torch.equal(as_floats["references"], moved)
 
@@ -291,7 +292,7 @@ def test_the_watched_faces_stay_the_same_for_any_seed(taken: Snapshot) -> None:
     one, other = (fixed_batch(TrainingFaces(taken, EVERYTHING, seed), "val", 3, 4) for seed in (0, 1))
     assert one is not None and other is not None
     assert same(one, other) and bool(one["right"].all()) and {"found", "warped", "landmarks"} <= one.keys()
-    # the picture is not flipped, and its LQ image is made with the θ of the sample
+    # the picture is not flipped, and the sample's θ gives its LQ image
     for i, row in enumerate(one["row"].tolist()):
         target = one["target"][i].permute(1, 2, 0).numpy()
         assert np.array_equal(target, taken.crops[row])
@@ -304,7 +305,7 @@ def test_the_watched_faces_stay_the_same_for_any_seed(taken: Snapshot) -> None:
 def test_a_detector_of_real_faces_finds_the_same_in_every_worker(
     shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.undo()  # this test needs the real detector of the snapshot, and not the double
+    monkeypatch.undo()  # use the real detector of the snapshot instead of the double
     real = real_snapshot(tmp_path, shared_data, people=3, photos=4, size=128)
     recipe = replace(EVERYTHING, size=128, reference_counts=(2,), wrong_share=0.0)
     assert real.detector_onnx is not None and check_detector(real, recipe) == ""
@@ -312,7 +313,7 @@ def test_a_detector_of_real_faces_finds_the_same_in_every_worker(
     runs = [[next(stream) for _ in range(3)] for stream in (batches(faces, 0, 4, workers) for workers in (0, 1, 2))]
     assert all(same(one, other) for run in runs[1:] for one, other in zip(runs[0], run, strict=True))
     found = torch.cat([batch["found"] for batch in runs[0]])
-    assert 0.2 < found.float().mean() < 1  # some LQ images are too degraded, so the detector finds no face in them
+    assert 0.2 < found.float().mean() < 1  # in some LQ images, which are very degraded, the detector finds no face
 
 
 def test_a_snapshot_of_another_size_is_refused(taken: Snapshot) -> None:

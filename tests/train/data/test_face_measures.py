@@ -50,7 +50,7 @@ def test_noise_is_no_detail_and_does_not_make_a_face_sharp() -> None:
     assert measure_detail(noisy, SIZE / 8, SIZE / 4, 20.0, SIZE) < raw / 2
     soft = cv2.GaussianBlur(make_texture(), (0, 0), 2)
     grainy = np.clip(soft + rng.normal(0, 15, soft.shape[:2])[..., None], 0, 255).astype(np.uint8)
-    # A restorer that only removes noise must not seem to lose sharpness.
+    # Removing noise alone must not lower the measured sharpness.
     assert measure_sharpness_ratio(as_input(grainy), soft) > 0.8
     assert measure_sharpness_ratio(as_input(grainy), cv2.GaussianBlur(soft, (0, 0), 3)) < 0.6
 
@@ -116,7 +116,7 @@ def test_a_face_has_its_own_size_and_noise() -> None:
     face = describe_face(photo, landmarks5, crop)
     assert face.crop is crop
     assert face.own_size == pytest.approx(300) and face.noise < 2
-    # If the face is outside the photo, its noise is 0, because there are no pixels to measure.
+    # A face outside the photo has no pixels to measure, so its noise is 0.
     assert describe_face(photo, landmarks5 + 2000, crop).noise == 0
 
 

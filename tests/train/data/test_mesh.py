@@ -26,7 +26,7 @@ HERE = (add_forehead(mean_face()) + 0.5) / 4 - 0.5
 
 
 def bend(points: np.ndarray) -> np.ndarray:
-    """Returns the points after a change of expression and pose that no affine map describes."""
+    """Returns the points after a bend that is not an affine map, like a change of expression and pose."""
     x, y = points.T
     return np.stack([x + 4 * np.sin(y / 20), y + 3 * np.cos(x / 25)], 1)
 
@@ -50,7 +50,8 @@ def test_an_affine_move_of_all_points_is_an_affine_warp_with_black_around_the_fa
 
 def test_every_point_lands_where_it_should_and_in_between_the_warp_is_affine_in_each_triangle() -> None:
     to = bend(HERE)
-    # The first two channels of this image contain the coordinates of each pixel, so they show where a pixel comes from.
+    # The first two channels of this image are the coordinates of its pixels, so the warped image shows where each pixel
+    # comes from.
     ys, xs = np.mgrid[:SIZE, :SIZE]
     coordinates = np.stack([2 * xs, 2 * ys, np.full_like(xs, 255)], -1).astype(np.uint8)
     done = warp_by_mesh(coordinates, HERE, to)
@@ -89,7 +90,7 @@ def test_the_forehead_is_half_as_high_above_the_ears_as_the_chin_is_below() -> N
     ears, chin, top = points[0, 1], points[8, 1], points[68 + 7, 1]
     assert np.isclose(ears - top, (chin - ears) / 2) and np.isclose(points[68 + 7, 0], points[8, 0])
     turn = np.array([[np.cos(0.3), -np.sin(0.3)], [np.sin(0.3), np.cos(0.3)]])
-    # if the face is turned, its forehead is turned in the same way
+    # the forehead of a turned face is turned too
     assert np.allclose(add_forehead(mean_face() @ turn.T), points @ turn.T)
 
 

@@ -36,7 +36,7 @@ def taken(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
 
 
 def album(*photos: int, size: int = 0, most_references: int | None = None, **columns: list[Any]) -> Snapshot:
-    """Returns a snapshot without files. Each number is the number of photos of one person. All photos are targets."""
+    """Returns a snapshot without files. `photos` has the number of photos of each person. All photos are targets."""
     people = [f"person{number}" for number, many in enumerate(photos) for _ in range(many)]
     rows = range(len(people))
     references = [[r for r in rows if people[r] == people[row] and r != row][:most_references] for row in rows]
@@ -59,7 +59,8 @@ def drawn(taken: Snapshot, recipe: Recipe, count: int, seed: int = 0) -> list[Sa
 
 
 def plain_sample(taken: Snapshot, recipe: Recipe, seed: int, index: int) -> Sample:
-    """Draws a sample from lists and dicts, and looks at every person for a sample with references of somebody else."""
+    """Draws a sample in a simple, slow way: with lists and dicts, and with a loop over all people for wrong
+    references."""
     targets = [row for row, split in enumerate(taken.splits) if split == "train" and taken.is_target[row]]
     epoch, place = divmod(index, len(targets))
     target = targets[int(make_generator(seed, "train", "epoch", epoch).permutation(len(targets))[place])]
@@ -80,8 +81,8 @@ def plain_sample(taken: Snapshot, recipe: Recipe, seed: int, index: int) -> Samp
 
 
 def test_a_plain_program_over_all_people_draws_the_same_samples() -> None:
-    # The order of the people in the rows is not the order of their ids. Two faces are no targets, and one face is in
-    # another split.
+    # The rows of the people are not in the order of their ids. Two faces are not targets, and one face is in another
+    # split.
     names, photos = ["p2", "p10", "p1", "p3", "p4"], [4, 1, 5, 2, 4]
     people = [name for turn in range(5) for name, many in zip(names, photos, strict=True) if turn < many]
     count = len(people)
@@ -107,7 +108,7 @@ def test_references_are_of_the_same_person_and_never_the_target(taken: Snapshot)
         assert len(set(sample.references)) == len(sample.references)
         assert set(sample.references) <= set(taken.references[sample.target].tolist())
         assert {taken.identity_ids[row] for row in sample.references} <= {taken.identity_ids[sample.target]}
-    # If four references are drawn for a sample, the sample gets three, because its person has no more.
+    # The recipe also draws 4 references, but the person has only 3 other photos.
     assert {len(sample.references) for sample in samples} == {0, 1, 2, 3}
 
 
@@ -176,13 +177,13 @@ def test_wrong_references_are_of_one_other_person_of_the_split_and_as_often_as_t
 
 
 def test_the_number_of_references_does_not_tell_right_from_wrong() -> None:
-    # The person with two photos has at most one right reference, so the person's samples also get at most one wrong
-    # reference. The samples of the two people with five photos get up to four wrong references.
+    # The person with two photos has at most one right reference, and therefore gets at most one wrong reference. The
+    # two people with five photos get up to four wrong references.
     taken, always = album(2, 5, 5), replace(SMALL, wrong_share=1.0)
     for sample, right in zip(drawn(taken, always, 400), drawn(taken, SMALL, 400), strict=True):
         assert sample.target == right.target and len(sample.references) == len(right.references)
         assert sample.right == (not sample.references)
-    # If no other person has enough photos, the right references are used.
+    # If no other person has enough photos, a sample gets the right references.
     for sample in drawn(album(5, 2), always, 200):
         if len(sample.references) > 2:
             assert sample.right and set(sample.references) <= set(range(5))
@@ -203,7 +204,7 @@ def test_a_share_of_the_images_is_degraded_mildly_where_a_recipe_says_so(taken: 
     assert not any(
         draw_preset_name(SMALL, 0, epoch, face, True) == MILD.name for epoch in range(9) for face in taken.face_ids
     )
-    # The two recipes draw the same values, except that some samples of the second recipe are degraded mildly.
+    # Both recipes draw the same samples, but the second recipe degrades some of them mildly.
     plain, mixed = (TrainingFaces(taken, recipe, 0) for recipe in (SMALL, half))
     seen = Counter[bool]()
     for index in range(24):
@@ -229,8 +230,8 @@ def test_fine_targets_are_repeated_and_only_fine_targets_have_clean_or_mild_inpu
         for face, pixels in zip(taken.face_ids, taken.resolution, strict=True)
     ]
     assert names == [{"severe", repeated.preset}] * 8 + [{"clean", "mild", "severe", repeated.preset}] * 2
-    # If the recipe repeats no targets, or if there are too few fine targets, each target is used once, and no target is
-    # treated as soft.
+    # Each target is used once, and no target is treated as soft, in two cases: the recipe repeats no targets, or there
+    # are too few fine targets.
     few = album(40, size=256, resolution=[64] * 37 + [256] * 3)
     for snapshot_, recipe in ((taken, SMALL), (few, repeated)):
         rows, fine_from = repeat_fine_targets(snapshot_, "train", recipe)

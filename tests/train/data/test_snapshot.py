@@ -69,8 +69,7 @@ def test_landmarks_lie_where_the_crop_shows_them(tmp_path: Path) -> None:
     here = scale_template(FFHQ_512, 512, 32)
     assert taken.landmarks.shape == (20, 5, 2) and taken.landmarks.dtype == np.float32
     row = taken.face_ids.index(odd.face_id)
-    # The crop is cut by the similarity that fits these landmarks to the template. A dot at a landmark of the photo must
-    # therefore be at the landmark of the snapshot.
+    # A dot at a landmark of the photo must be at the same landmark in the crop of the snapshot.
     photo = np.zeros((512, 512, 3), np.uint8)
     cv2.circle(photo, (int(points[2][0]), int(points[2][1])), 12, (255, 255, 255), -1)
     crop = shrink(align_face(photo, points, FFHQ_512, 512), 32).astype(float).mean(2)
@@ -78,7 +77,7 @@ def test_landmarks_lie_where_the_crop_shows_them(tmp_path: Path) -> None:
     ys, xs = np.mgrid[:32, :32]
     centre = (crop * xs).sum() / crop.sum(), (crop * ys).sum() / crop.sum()
     assert np.abs(taken.landmarks[row][2] - centre).max() < 0.2
-    # In all other faces of the doubles, the landmarks are at the template.
+    # All other faces of the doubles have the landmarks of the template.
     assert np.allclose(taken.landmarks[np.arange(20) != row], here, atol=1e-3)
 
 
@@ -97,7 +96,7 @@ def test_the_detector_comes_along_where_it_is_an_onnx_file(tmp_path: Path) -> No
     carrying = taken("carrying", file)
     assert carrying.detector_onnx is not None and carrying.detector_onnx.read_bytes() == b"a detector"
     assert carrying.facts["detector"]["licence"] == "its licence" and carrying.hash != plain.hash
-    (library := tmp_path / "dlib.so").touch()  # the library of dlib contains its detector, which has no file of its own
+    (library := tmp_path / "dlib.so").touch()  # dlib's detector is inside this library and has no file of its own
     assert taken("dlib", library).detector_onnx is None
 
 
@@ -119,7 +118,7 @@ def test_a_purge_does_not_change_the_rows_of_an_open_snapshot(tmp_path: Path) ->
     for name in ("crops", "large_crops", "valid_bits", "embeddings", "landmarks"):
         assert np.array_equal(getattr(opened, name), getattr(taken, name))
     assert np.array_equal(opened.crops[6], shrink(picture(1, 2), 32))
-    # a worker process that opens the snapshot after the purge refuses it
+    # a worker process that opens the snapshot only after the purge raises an error
     with pytest.raises(BadInput, match=r"changed while Likeness used it: run the same command again"):
         _ = pickle.loads(pickle.dumps(faces)).snapshot
 
@@ -162,7 +161,7 @@ def test_the_same_ledger_and_settings_reuse_it_and_a_change_does_not(tmp_path: P
     first = snapshot(tmp_path)
     marker = first.folder / "marker"
     marker.touch()
-    # the second call makes nothing new, so it needs no face models
+    # the snapshot exists already, so the second call needs no face models
     again = take_snapshot(tmp_path / "dataset", first.folder, 32)
     assert marker.exists() and again.hash == first.hash
     with Ledger.open(tmp_path / "dataset", write=True) as ledger:

@@ -24,7 +24,7 @@ RECIPE = replace(SMALL, preset="quiet", presets={"quiet": QUIET}, gray_share=0.5
 
 @pytest.fixture(scope="module")
 def taken(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
-    return snapshot(tmp_path_factory.mktemp("device"), upsample=0.2)  # the photos have crops of 512 px
+    return snapshot(tmp_path_factory.mktemp("device"), upsample=0.2)  # the large crops have 512 px
 
 
 def test_the_device_makes_nearly_the_input_of_the_workers(taken: Snapshot) -> None:

@@ -53,11 +53,11 @@ def test_landmarks_of_real_photos_land_where_the_affine_brings_them(shared_data:
             cv2.circle(dotted, (int(x), int(y)), 2, tuple(int(v) for v in 255 - photo[int(y), int(x)]), -1)
         change = np.abs(warp_to(dotted, points, to).astype(float) - warp_to(photo, points, to)).sum(2)
         expected = points @ matrix[:, :2].T + matrix[:, 2]
-        # An affine map cannot fit five landmarks exactly, but its error must not be larger than without a warp.
+        # An affine map cannot fit five landmarks exactly, but the warp must not make the distances larger.
         assert np.square(expected - to).sum() <= np.square(points - to).sum()
         for x, y in expected:
             near = (np.hypot(xs - x, ys - y) < 6) * change
-            # The brightness varies within a dot, so the test uses only the area of the dot.
+            # Only the area of the dot counts, because its brightness varies.
             near = near > near.max() / 4
             assert np.hypot((near * xs).sum() / near.sum() - x, (near * ys).sum() / near.sum() - y) < 0.5
 

@@ -1,4 +1,4 @@
-"""Tests that a second evaluation computes nothing that the first one computed, and that each changed input counts."""
+"""Tests that a second evaluation computes nothing again, except values whose inputs changed."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Brightening(Copying):
 
 
 class Work:
-    """Counts what an evaluation computes: restorations, embeddings, and images that are measured."""
+    """Counts the restored, the embedded and the measured images of an evaluation."""
 
     def __init__(self, model: Brightening, patch: pytest.MonkeyPatch) -> None:
         self.model, self.embedded, self.measured = model, 0, 0
@@ -101,7 +101,7 @@ class Work:
         patch.setattr(train.evaluation.cache.cached_measure, "build_measure", build)
 
     def take(self) -> tuple[int, int, int]:
-        """Returns the numbers of restorations, embeddings and measured images since the last call."""
+        """Returns the numbers of restored, embedded and measured images since the last call."""
         numbers = (len(self.model.seen), self.embedded, self.measured)
         self.model.seen.clear()
         self.embedded = self.measured = 0
@@ -144,7 +144,7 @@ def test_a_second_evaluation_computes_nothing_and_writes_the_same_bytes(made: Pa
     evaluate(run, made, SET, options=OPTIONS, page_images=page)
     assert work.take() == (0, 0, 0)
     assert _read_results(run) == written
-    # The images of the cache are the restored images.
+    # Without the cache, the restored images are the same as those from the cache.
     (run / EVALUATION_CACHE).unlink()
     again = PageImages()
     evaluate(run, made, SET, options=OPTIONS, page_images=again)
@@ -208,8 +208,8 @@ def test_an_evaluation_uses_the_device_of_the_restorer_and_gives_the_same_figure
     assert [result["judge"]["device"] for result in results] == ["cpu", "cuda"]
     assert results[0]["rows"] == results[1]["rows"] and len(cases) > 3
     embedded, searched = counted.take()
-    # The targets, their blurred copies and the LQ images are embedded in one run. The references are targets of other
-    # cases. The detector searches the same images, three in a run.
+    # All targets, blurred targets and LQ images are embedded in one run. The references are no further images, because
+    # they are targets of other cases. The detector searches the same images, three in a run.
     assert embedded == [3 * len(cases)] and sum(searched) == 3 * len(cases) and set(searched[:-1]) == {3}
 
 
@@ -282,7 +282,7 @@ def test_a_network_is_loaded_only_for_a_checkpoint_that_the_cache_does_not_know(
     before = restorer.find_hash()
     write_model_files(tmp_path, model.config, model.facts, {"level": model.level + 1})
     assert open_restorer(tmp_path, None, 1).find_hash() != before
-    # A checkpoint without all of its weights, or without a readable description, is loaded at once.
+    # If a checkpoint lacks weights, or if its config cannot be read, it is loaded at once.
     write_model_files(tmp_path, replace(model.config, base="diffusion"), model.facts, {})
     assert open_restorer(tmp_path, None, 1).load() is model and len(loads) == 2
     (tmp_path / "config.json").write_bytes(b"{")
@@ -290,7 +290,7 @@ def test_a_network_is_loaded_only_for_a_checkpoint_that_the_cache_does_not_know(
 
 
 def test_an_evaluation_imports_large_libraries_only_when_it_computes() -> None:
-    """All values can be in the cache, and these imports take seconds."""
+    """The imports take seconds, and are not needed if all values are in the cache."""
     late = ["diffusers", "transformers", "torchmetrics", "torchvision", "pyiqa", "scipy.stats", "onnxruntime"]
     code = f"import sys, train.evaluation.evaluate; print([name for name in {late} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -342,7 +342,7 @@ def test_a_changed_restorer_or_machine_is_another_scope(monkeypatch: pytest.Monk
 def test_another_checkpoint_restores_everything_again(made: Path, run: Path, work: Work) -> None:
     evaluate(run, made, SET, options=OPTIONS)
     restored, *_ = work.take()
-    for step in (0.01, -0.01):  # the images of the first checkpoint are gone when it comes again
+    for step in (0.01, -0.01):  # the cache keeps only the images of the last checkpoint
         work.model.level.data += step
         evaluate(run, made, SET, options=OPTIONS)
         assert work.take()[0] == restored
@@ -366,7 +366,7 @@ def make_case() -> Case:
 
 
 def flip(image: np.ndarray) -> np.ndarray:
-    """Returns a copy of an array whose last value differs."""
+    """Returns a copy of an array with another last value."""
     changed = image.copy()
     changed.flat[-1] = 1 - changed.flat[-1] if image.dtype != np.uint8 else changed.flat[-1] ^ 1
     return changed
@@ -506,7 +506,7 @@ def test_quality_is_measured_in_batches_that_are_halved_if_the_memory_is_too_sma
     valid = np.zeros((SIZE, SIZE), bool)
     every = [(image, case.target, valid) for image in images[:2]] + [(image, None, None) for image in images[2:]]
     measure.measure_quality(every, cache, notices.append)
-    # The first two images have no valid pixel, so they are covered by the target. Both metrics see each image once.
+    # The first two images have no valid pixel, so the target replaces them. Both metrics measure each image once.
     assert batches == [3, 3, 3, 3, 1, 1] and notices == [
         "The memory was too small to measure 7 images at once. Now 3 images are measured at once."
     ]
@@ -546,7 +546,7 @@ def test_a_changed_file_of_weights_is_loaded_again(
 
 
 def test_a_metric_that_could_not_be_loaded_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A package that the key does not contain can be the reason."""
+    """The metric could have failed because of a package, which is not a part of the cache's key."""
     (tmp_path / "vgg16-397923af.pth").write_bytes(b"weights")
     cache = EvaluationCache(tmp_path, "scope", pytest.fail)
     for reasons in ({"lpips": "a package is missing"}, {}):
@@ -560,7 +560,7 @@ def test_a_metric_that_could_not_be_loaded_is_tried_again(tmp_path: Path, monkey
 def test_the_cache_knows_which_images_and_which_judge_a_metric_reads(
     tmp_path: Path,
 ) -> None:
-    """Tests every metric that needs no weights, so that a new metric cannot be found by too few of its inputs."""
+    """Tests that the keys of all metrics without weights contain all their inputs."""
     case, judge = make_case(), doubles.models("double")
     names = [name for name, metric in METRICS.items() if metric.scope != "set" and not metric.requirement]
     other_judge = replace(
@@ -654,7 +654,7 @@ def test_two_evaluations_share_a_file_and_another_checkpoint_removes_the_entries
     assert one.get("y") == b"2" and two.get("x") == b"1"
     other = EvaluationCache(tmp_path, "b", pytest.fail)
     assert other.get("x") is None and one.get("x") is None
-    one.put("x", b"3")  # the older process goes on, and its entries are not entries of the new scope
+    one.put("x", b"3")  # the older process still writes, but not into the new scope
     one.close()
     assert other.get("x") is None
     with closing(sqlite3.connect(tmp_path / EVALUATION_CACHE)) as file:
@@ -669,7 +669,7 @@ def test_the_file_keeps_no_bytes_of_removed_images(tmp_path: Path, monkeypatch: 
     connect = sqlite3.connect
 
     def connect_without_deletion(*inputs: object, **options: object) -> sqlite3.Connection:
-        """Opens a file as a build of SQLite that leaves the bytes of deleted rows in the file."""
+        """Opens a file like an SQLite that leaves the bytes of deleted rows in the file."""
         connection = connect(*inputs, **options)  # type: ignore[call-overload]
         connection.execute("PRAGMA secure_delete = OFF")
         return connection

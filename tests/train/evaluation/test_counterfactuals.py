@@ -64,8 +64,8 @@ def test_where_there_is_nobody_else_there_are_no_wrong_references() -> None:
 
 def test_a_difference_is_that_of_the_same_image() -> None:
     people = [f"p{place % 6}" for place in range(12)]
-    # The scores of images differ by much more than the scores of systems. The difference is visible only because the
-    # scores of the same image are paired.
+    # The scores of two images differ by much more than the scores of the systems. Only paired differences show that the
+    # systems differ.
     rows = [row("0", str(place), person, 100.0 * place) for place, person in enumerate(people)]
     rows += [row("4", str(place), person, 100.0 * place + 1 + place / 100) for place, person in enumerate(people)]
     (line,) = average_differences(rows, [("more", "4", "0"), ("absent", "4", "wrong4")], ["score"], 0)

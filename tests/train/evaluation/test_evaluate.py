@@ -90,12 +90,12 @@ def test_a_model_that_copies_its_references_scores_as_one(made: Path, run: Path)
     # The set shows only one person, so there is no row with references of another person.
     assert list(rows) == [INPUT, "restored, no reference", "restored"]
     assert result["images"] == rows["restored"]["images"] > 0 and result["people"] >= 1
-    # If it gets no references, the restorer returns its input.
+    # Without references, the restorer returns its input.
     for metric in ("psnr", "ssim", "id_target", "id_references"):
         assert rows["restored, no reference"][metric]["mean"] == pytest.approx(rows[INPUT][metric]["mean"])
         for row in rows.values():
             assert row[metric]["low"] <= row[metric]["mean"] <= row[metric]["high"]
-    # The restored face is the mean of the references, so it is at least as similar to them as to the target.
+    # The restored face is the mean of its references, so it is more similar to them than to the target.
     assert rows["restored"]["id_references"]["mean"] >= rows["restored"]["id_target"]["mean"] - 1e-3
     assert json.loads((run / result["file"]).read_text()) == json.loads(json.dumps(result))
     assert result["judge"]["is_the_datasets_own"] is True
@@ -147,7 +147,7 @@ def test_wrong_references_are_of_another_person_of_the_set_and_do_not_help(crowd
     assert all(counts[face, "wrong2"] == counts[face, "2"] for face, key in counts if key == "lq")
     by_name = {line["difference"]: line for line in result["differences"]}
     assert list(by_name) == ["right - none", "right - wrong", "wrong - none", "none - LQ"]
-    # The restorer returns the mean of its references, so the right references give a higher PSNR.
+    # The restorer returns the mean of its references, so wrong references give a lower PSNR.
     means = {row["key"]: row["psnr"]["mean"] for row in result["rows"]}
     assert by_name["right - wrong"]["psnr"]["mean"] == pytest.approx(means["2"] - means["wrong2"])
     assert by_name["right - wrong"]["psnr"]["mean"] > 0
@@ -259,7 +259,7 @@ def test_people_that_a_run_has_seen_are_left_out_of_all_means(crowd: Path, run: 
     )
     html = render_page(result, page, 2)
     assert "How faces were compared with the training" in html and "other photos must" not in html
-    # In a comparison, no system is measured on these images, and their files are no unknown files.
+    # In a comparison, no system is measured on these images, and files for them are not reported as unknown.
     (tmp_path / "other").mkdir()
     for case in cases:
         cv2.imwrite(str(tmp_path / "other" / f"{case.face_id}.png"), case.target[:, :, ::-1])
@@ -301,7 +301,7 @@ def test_anybodys_outputs_are_measured_beside_a_run_on_the_images_that_all_have(
     rows = {row["key"]: row for row in result["rows"]}
     assert list(rows) == ["lq", f"{run.name}/0", f"{run.name}/2", "theirs", "broken"]
     assert rows["theirs"]["psnr"]["mean"] == 100 and rows["theirs"]["id_target"]["mean"] == pytest.approx(1)
-    # Every mean is over the same images, and the notices count the other images.
+    # All means are over the same images, and the notices give the number of the other images.
     common = len(faces) - 2
     assert {row["psnr"]["images"] for row in rows.values()} == {common} == {row["images"] for row in rows.values()}
     assert result["images_left_out"] == {"seen_in_training": 0, "not_in_every_folder": 2}
@@ -370,7 +370,7 @@ def test_an_image_whose_pixels_are_no_numbers_is_refused_and_not_measured_as_bla
     made: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, faces = folder_of(made, tmp_path / "floats", lambda image: image)
-    # The test fails if this process decodes an image, because the images must be decoded in another process.
+    # The images must be decoded in another process.
     monkeypatch.setattr(manifests.pictures.untrusted_images, "_decode", lambda *_: pytest.fail("decoded here"))
     for number, value in enumerate((np.nan, np.inf, 0.5)):
         pixels = np.full((SIZE, SIZE), 0.25, np.float32)
@@ -388,7 +388,7 @@ def test_an_image_whose_pixels_are_no_numbers_is_refused_and_not_measured_as_bla
 def test_the_input_the_target_a_blurred_target_and_a_pasted_reference_are_told_apart(
     made: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Tests the command with folders of other systems. In one folder, a reference replaces the whole face."""
+    """Tests `evaluate` with four folders of images, as if other systems had restored them."""
     cases = read_frozen_set(made, SIZE, None, 2, seed=0).cases
     answers = {
         "target": lambda case: case.target,
@@ -495,7 +495,7 @@ def test_restored_images_are_written_beside_the_result_and_belong_to_it(made: Pa
     for (face, key), image in page.restored.items():
         if key != "lq":
             assert (decode(run / result["image_folders"][key] / f"{face}.png") == image).all()
-    # A comparison with these written images gives the same figures. It also writes images of its own.
+    # A comparison with the written images gives the same figures, and writes the same images again.
     folder = run / result["image_folders"]["2"]
     other = compare([], [folder], made, run / "out", options=options, with_images=True)
     assert other["rows"][1]["psnr"] == next(row for row in result["rows"] if row["key"] == "2")["psnr"]
@@ -503,8 +503,8 @@ def test_restored_images_are_written_beside_the_result_and_belong_to_it(made: Pa
     assert [path.read_bytes() for path in sorted(copies.iterdir())] == [
         path.read_bytes() for path in sorted(folder.iterdir())
     ]
-    # All images are removed, because the erased face may have been a reference of each of them. A later evaluation
-    # without images also removes the old folders.
+    # All images are removed, because the erased face may have been a reference of any image. A later evaluation that
+    # writes no images removes the empty folders.
     images = [*run.rglob("*-images/*/*.png")]
     assert remove_faces_from_runs([run], ["0" * 32])["restored images"] == len(images) > 3
     assert not any(path.exists() for path in images)
@@ -534,7 +534,7 @@ def test_a_name_for_a_paper_is_escaped() -> None:
 
 
 class Colours(torch.nn.Module):
-    """Computes four features of a picture, uint8 (B, 3, S, S) -> (B, 4), in place of FID's network."""
+    """Computes four features (B, 4) of pictures, uint8 (B, 3, S, S), instead of FID's network."""
 
     num_features = 4
 
@@ -559,7 +559,7 @@ def test_figures_of_a_whole_set_are_against_the_targets_or_the_named_folder(
     assert rows["same"]["fid"]["images"] == len(faces) and "low" not in rows["same"]["fid"]
     assert "FID ↓" in render_markdown(result) and all("fid" not in line for line in result["differences"])
     assert "by the convention torch-fidelity" in result["metrics"]["fid"]["convention"]
-    # A page without a value for each image has nothing to sort by.
+    # FID has no value for each image, so the page cannot sort the images.
     pictures = PageImages()
     result = compare(
         [],
@@ -669,13 +669,13 @@ def test_the_curve_shows_every_departure_from_the_right_references(crowd: Path, 
         for way in ("shuffled", "repeated", "blurred", "turned", "unlike", "wrong", "trusted", "trusted_wrong")
     }
     rows = {row["key"]: row for row in result["rows"]}
-    # The restorer returns the mean of its references. The order therefore does not matter, and a repeated reference has
-    # the same result as one reference.
+    # The restorer returns the mean of its references. The order therefore changes nothing, and repeating one reference
+    # changes nothing either.
     assert result["largest_change_by_order"] <= 1
     assert rows["repeated2"]["psnr"]["mean"] == pytest.approx(rows["1"]["psnr"]["mean"])
-    # For comparison, `takeover` is also measured in rows without a wrong reference.
+    # `takeover` is also measured in the rows with right references, for comparison.
     assert rows["trusted_wrong2"]["takeover"]["mean"] > 0.5 and rows["trusted2"]["takeover"]["mean"] == 0
-    # As in `restore`, most wrong references are left out. In the rows with trusted references, all references are used.
+    # As in `restore`, most wrong references are left out, except in the rows with trusted references.
     assert rows["wrong2"]["takeover"]["mean"] < rows["trusted_wrong2"]["takeover"]["mean"]
     left_out = result["left_out"]
     assert left_out["wrong2"] > left_out["2"] and left_out["trusted2"] == left_out["trusted_wrong2"] == 0
@@ -691,7 +691,8 @@ def test_the_curve_shows_every_departure_from_the_right_references(crowd: Path, 
 
 
 def test_a_system_has_the_same_figures_in_evaluate_and_in_counterfactuals(crowd: Path, run: Path) -> None:
-    """Tests that the figures agree, although `counterfactuals` reads more references than `evaluate`, for its curve."""
+    """Tests that both commands give the same figures. `counterfactuals` reads more references, which only its curve
+    uses."""
     options = replace(TWO, counts=(0, 1, 2), metrics=("id_target", "id_references", "copy_ratio", "takeover"))
     ours = {row["key"]: row | {"system": ""} for row in evaluate(run, crowd, CROWD, options)["rows"]}
     assert ours["2"]["copy_ratio"]["mean"] > 0

@@ -1,4 +1,4 @@
-"""Tests the evaluation on imported sets: without targets, at the size of the set, and with every problem counted."""
+"""Tests the evaluation on imported sets: sets without targets, sets of other sizes, and the counts of problems."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_without_targets_target_metrics_are_absent_with_a_reason_and_ips_has_its
     measured = [name for name in result["metrics"] if rows["2"][name] is not None]
     assert measured == ["id_references", "id_input", "input_agreement", "face_restored"]
     assert not {"psnr", "ssim", "id_target", "copy_ratio"} & set(rows["2"])
-    # The restorer returns its input if it has no references, and the mean of its references otherwise.
+    # The restorer returns the mean of its references, or its input if there are no references.
     assert rows["0"]["id_input"]["mean"] == pytest.approx(1) and rows["0"]["input_agreement"]["mean"] == 100
     assert rows["2"]["id_references"]["mean"] > rows["0"]["id_references"]["mean"]
     assert rows["2"]["input_agreement"]["mean"] < 40 and rows["lq"]["id_input"] is None
@@ -97,7 +97,7 @@ def test_a_metric_that_needs_a_target_is_a_reason_and_not_zero(tmp_path: Path, r
     result = evaluate(run, tmp_path / "set", str(bench), options)
     assert result["not_measured"] == {"psnr": "The set has no targets.", "fid": "The set has no targets."}
     assert all(row["psnr"] is None for row in result["rows"])
-    # IPS stands without its counterweights, and the notice names them.
+    # Only IPS is measured, and a notice names the metrics that show whether references are copied.
     assert any("id_input and input_agreement" in notice for notice in make_notices(result))
     (file,) = run.glob("evaluation*.parquet")
     table = pq.read_table(file).to_pylist()
@@ -224,7 +224,7 @@ def test_the_references_have_the_order_and_the_number_of_the_benchmark(tmp_path:
     assert two.reference_embeddings.shape == (2, models.dim)
 
 
-# --- the agreement with the input ---
+# --- the metric `input_agreement` ---
 
 
 def test_the_agreement_is_high_for_the_truth_and_low_for_another_face() -> None:
@@ -270,7 +270,7 @@ def test_people_of_an_imported_set_are_found_in_the_training(tmp_path: Path, run
     assert overlap["seen_targets"] == ["p1_0", "p1_1"] and result["images"] == 4
     assert (overlap["set_faces"], overlap["set_groups"]) == (12, 3)
     assert [one["kind"] for one in overlap["seen"]] == ["person"]
-    assert overlap["expected_pairs"] is None  # the training has only one person, and therefore no pair of strangers
+    assert overlap["expected_pairs"] is None  # the training has only one person, so it has no pairs of strangers
     notices = " ".join(make_notices(result))
     assert "compared their pictures and people" in notices and "2 images of the set. No mean uses" in notices
     assert evaluate(run, tmp_path / "set", str(bench), options) == result  # now from the cache

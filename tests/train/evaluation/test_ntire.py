@@ -26,11 +26,11 @@ from train.metrics.ntire import PARTS, apply_gate, compute_terms
 
 SIDE = 96  # the smallest side at which NIQE has a value
 SUBSETS = ("CelebA", "Wider-Test")
-ABOUT = {"clipiqa": 0.6, "maniqa": 0.5, "musiq": 70.0, "niqe": 4.0}  # what a metric returns for a gray image
+ABOUT = {"clipiqa": 0.6, "maniqa": 0.5, "musiq": 70.0, "niqe": 4.0}  # about the values of the metrics for a gray image
 
 
 class Gray(torch.nn.Module):
-    """Computes two features in place of FID's network."""
+    """Computes two features of pictures instead of FID's network."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return torch.stack([images.double().mean((1, 2, 3)), images.double().std((1, 2, 3))], 1) / 50
@@ -44,7 +44,8 @@ def embed(image: np.ndarray) -> np.ndarray:
 
 @pytest.fixture
 def challenge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path, Path]:
-    """Makes a set of two subsets with two images each, a folder of restored images, and FFHQ's statistics."""
+    """Makes a set of two subsets with two images each, a folder of restored images, and a file for FFHQ's
+    statistics."""
     use_in_evaluation(monkeypatch, Copying("maps"))
     for number, subset in enumerate(SUBSETS):
         for person in range(2):
@@ -90,7 +91,7 @@ def test_the_score_is_the_published_formula_of_the_means(
     expected += max(0, (100 - distance) / 100)
     assert row["ntire"]["mean"] == pytest.approx(expected, abs=1e-9) and row["ntire"]["images"] == 4
     assert set(row["ntire"]["terms"]) == set(PARTS) and 0 < distance < 100
-    # The gate: the cosine of each output with its input, and the threshold of each subset.
+    # The gate compares the cosine of each output and its input with the threshold of the subset.
     gate = result["ntire_gate"]["systems"]["outputs"]
     cosine = {one["face_id"]: one["id_input_adaface"] for one in table}
     assert gate == {

@@ -1,4 +1,4 @@
-"""Tests the file that keeps the pictures of an evaluation, and that the memory does not grow with their number."""
+"""Tests the file in which an evaluation keeps pictures, and that more pictures do not need more memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from train.evaluation.sets.picture_file import PictureFile
 
 
 def read_memory() -> int:
-    """Returns the bytes of this process that are in memory."""
+    """Returns the number of bytes that this process has in memory."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
@@ -29,7 +29,7 @@ def test_arrays_come_back_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
     pictures.release()
     for array, again in zip(arrays, kept, strict=True):
         assert again.dtype == array.dtype and np.array_equal(again, array) and not again.flags.writeable
-    del pictures  # the arrays live longer than the object
+    del pictures  # the arrays can be read after the object is gone
     assert all(np.array_equal(again, array) for array, again in zip(arrays, kept, strict=True))
 
 

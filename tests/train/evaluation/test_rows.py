@@ -21,7 +21,7 @@ def test_an_image_is_kept_with_the_pixels_of_the_target_outside_the_photo() -> N
 
     def measure(*inputs: Any, lq: np.ndarray | None) -> dict[str, float]:
         masks.append(inputs[-1])
-        assert lq is None  # the LQ image is not compared with itself
+        assert lq is None  # no metric compares the LQ image with itself
         return {"psnr": 1.0}
 
     row = measure_input(case, measure, ["psnr"], lambda _, image: images.append(image))

@@ -117,7 +117,7 @@ def test_the_age_gap_is_the_time_to_the_nearest_reference(made: Path, tmp_path: 
 def test_a_comparison_has_a_table_of_slices_and_names_the_worst(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Tests a folder of images that are worse if the LQ image is worse."""
+    """Tests a folder with the LQ images themselves: the more degraded an LQ image is, the worse is its result."""
     monkeypatch.setattr(train.evaluation.evaluator, "load_faces", doubles.models)
     name = f"codeformer-train-{SIZE}-s0"
     (tmp_path / "same").mkdir()

@@ -1,4 +1,5 @@
-"""Tests that exported restorers restore like torch, without torch, and that a wrong folder is one sentence."""
+"""Tests that exported restorers restore like torch, without torch, and that a wrong folder gives an error of one
+sentence."""
 
 from __future__ import annotations
 
@@ -43,8 +44,8 @@ from train.restore.restorers.exported.manifest import MANIFEST, read_manifest
 from train.restore.restorers.exported.onnx_restorer import OnnxParts
 from train.restore.restorers.load_restorer import load_restorer, run_model
 
-SIZE = 32  # The size of the restorers on base tiny.
-# These entries replace entries of the small UNet. Two levels are enough, and are exported faster than four.
+SIZE = 32  # the size of the restorers on base tiny
+# These entries replace entries of the small UNet's config. With two levels instead of four, the export is faster.
 TWO_LEVELS = {
     "block_out_channels": WIDTHS[:2],
     "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
@@ -67,7 +68,7 @@ def exported(run: Path) -> Path:
 
 @pytest.fixture
 def traced_before(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Gives an export of `run` the graphs of `exported`, because a trace takes two thirds of the time of an export."""
+    """Makes an export of `run` copy the graphs of `exported`. Tracing them again would take two thirds of its time."""
 
     def copy_graph(module: object, arguments: object, traced: Path, *, output_names: list[str], **_: object) -> None:
         shutil.copy(exported / ("network.onnx" if output_names == ["image"] else "references.onnx"), traced)
@@ -81,7 +82,7 @@ def double_faces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def draw(*counts: int, size: int = SIZE) -> tuple[np.ndarray, list[References]]:
-    """Returns a random crop for each count, and references of this number."""
+    """Returns random crops, one for each of `counts`. Each crop gets as many references as its count."""
     random = np.random.default_rng(sum(counts))
     pictures = lambda count: random.integers(0, 256, (count, size, size, 3), np.uint8)  # noqa: E731
     rows = [random.normal(size=(count, DIM)).astype(np.float32) for count in counts]
@@ -101,7 +102,7 @@ def test_tiny_restores_like_torch_with_any_number_of_references(run: Path, expor
     model = load_restorer(run)
     for counts in ((0,), (1,), (2,), (3,), (4,), (0, 4, 1, 0, 2)):
         assert measure_difference(model, exported, *draw(*counts)) < 1e-5, counts
-    # The test can fail, because the references and their order in the batch change the images.
+    # The references change the images, so the comparison above would find wrong references.
     crops, references = draw(0, 4)
     assert measure_difference(model, exported, crops, references) < 1e-5
     image = lambda one: run_model(model, to_tensors(crops[:1]), one)  # noqa: E731
@@ -137,7 +138,7 @@ def test_weights_are_stored_with_fewer_bits(precision: str, kind: type, error: f
     random = np.random.default_rng(0)
     shapes = {"kernel": (8, 4, 6, 6), "matrix": (32, 64), "turned": (16, 64), "small": (16,)}
     weights = {name: random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
-    # The channels have very different scales, so one scale for all channels would lose the small ones.
+    # The channels have very different scales. With one scale for all channels, the small values would be lost.
     weights["kernel"] *= np.geomspace(1e-3, 1, 8, dtype=np.float32)[:, None, None, None]
     nodes = [
         helper.make_node("Conv", ["image", "kernel"], ["a"]),
@@ -222,7 +223,7 @@ def test_restore_decides_the_same_as_with_torch(
         logs = [read_log(out / str(always)) for out in folders.values()]
         assert logs[0] == logs[1] and [line["status"] for line in logs[0]] == ["ok" if always else "kept"] * 2
     assert [len(face["references"]) for line in logs[0] for face in line["faces"]] == [2, 0, 0]
-    # The command refuses to continue a folder with the files of another restorer.
+    # The results of torch and of the ONNX files cannot be mixed in one folder.
     with pytest.raises(BadInput, match="restored with a different checkpoint"):
         restore(photos, shown, Path(f"onnx:{exported}"), tmp_path / "torch" / "True", always=True)
 

@@ -1,4 +1,5 @@
-"""Tests the folder of `likeness export --format pretrained`: it restores the same pixels, and its card is true."""
+"""Tests the folder of `likeness export --format pretrained`: its restorer gives the same pixels, and its card is
+true."""
 
 from __future__ import annotations
 
@@ -39,7 +40,7 @@ def call_export(*words: object) -> tuple[str, BaseException | None]:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """Returns a run of recipe tiny with two results, of which only one belongs to the newest checkpoint."""
+    """Returns a run of recipe tiny with two results. Only one result is from the newest checkpoint."""
     folder = tmp_path / "secret-place" / "run"
     checkpoint = save_restorer(folder / "checkpoint-00000008", "tiny")
     config = json.loads((checkpoint / "config.json").read_text())
@@ -102,7 +103,7 @@ def test_a_restorer_on_a_diffusion_base_takes_the_base_along(tmp_path: Path) -> 
     shutil.rmtree(base)
     shutil.rmtree(run)
     assert torch.equal(restore(Restorer.from_pretrained(out), 64, 0), expected)
-    # diffusers reads the base, and the adapters for its UNet.
+    # diffusers can read the base and the adapters of its UNet.
     AutoencoderKL.from_pretrained(out, subfolder="vae")
     unet = UNet2DConditionModel.from_pretrained(out, subfolder="unet")
     unet.load_lora_adapter(load_file(out / LORA), prefix="unet")

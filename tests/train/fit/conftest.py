@@ -12,7 +12,7 @@ from train.data.snapshot import Snapshot
 
 @pytest.fixture(scope="session")
 def taken(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
-    # The faces are 32 px large, which is the size of the model. No test changes the snapshot.
+    # The crops have the size of the model, 32 px. No test changes the snapshot.
     return snapshot(tmp_path_factory.mktemp("fit"), upsample=16.0)
 
 

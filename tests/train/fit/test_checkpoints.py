@@ -51,7 +51,7 @@ def test_model_average_discriminator_and_moments_come_back_bit_for_bit(tmp_path:
     first, second = engine(), engine(seed=1)
     before = [tensor.detach().clone() for tensor in everything(first)]
     save_checkpoint(tmp_path, 8, first)
-    # The checkpoint contains the averaged weights for sampling, but the model in training keeps its own weights.
+    # The checkpoint has the averaged weights in model.safetensors. The model in training keeps its own weights.
     assert all(torch.equal(a, b) for a, b in zip(before, everything(first), strict=True))
     assert load_checkpoint(find_newest_checkpoint(tmp_path), second) == 8
     assert all(torch.equal(a, b) for a, b in zip(before, everything(second), strict=True))

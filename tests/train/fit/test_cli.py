@@ -32,8 +32,7 @@ def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(tmp_path: Path,
             and " trained, 0 frozen." in done.stdout
         )
         assert "activations are measured" in done.stdout and "images/s on" in done.stdout
-        # A dataset has neither crops of this size nor the network of the recognizer, so a dry run cannot compute this
-        # loss.
+        # Only a snapshot has the network of the recognizer, so a dry run on a dataset cannot compute this loss.
         assert ("did not compute these losses: identity" in done.stdout) == (source != taken.folder)
     assert not (tmp_path / "run").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dataset", "recognizer.onnx", "snapshot"]

@@ -36,13 +36,13 @@ def test_a_training_degrades_on_its_device_and_resumes_exactly(
     monkeypatch.setattr(train.data.dataset, "apply", count_exact)
     monkeypatch.setattr(train.data.to_device, "degrade", count_device)
     run(tmp_path / "one", taken, 8, settings=ON_DEVICE)
-    # The exact engine degrades only the fixed faces of the validation, all photos of the one person in val.
+    # The exact engine degrades only the four fixed faces of the validation.
     assert calls == {"worker": 4, "device": 8}
     assert json.loads((tmp_path / "one" / "config.json").read_text())["degrade_on"] == "device"
     run(tmp_path / "two", taken, 4, settings=ON_DEVICE)
     with pytest.raises(BadInput, match="belongs to another value of --degrade-on"):
         run(tmp_path / "two", taken, 8, settings=replace(ON_DEVICE, degrade_on="workers"))
-    # Without the option, training continues with the value of the run.
+    # Without --degrade-on, a run continues with its own value.
     run(tmp_path / "two", taken, 8, settings=Settings(precision="fp32"))
     assert same_weights(tmp_path / "one", tmp_path / "two")
 

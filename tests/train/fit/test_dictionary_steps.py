@@ -1,5 +1,4 @@
-"""Tests the steps of recipe vre, stage 1 of OSDFace: every loss by hand, and what the gradients reach.
-
+"""Tests the training steps of recipe vre (stage 1 of OSDFace): every loss by hand, and which weights get gradients.
 Also tests that a run resumes exactly if the association starts during the run.
 """
 
@@ -51,8 +50,7 @@ def test_every_loss_of_a_step_by_hand(taken: Snapshot, weights: Path, seen: int)
     figures = compute_gradients(engine, [batch], seen, 0)
     assert isinstance(engine.model, Dictionary)
 
-    # The two autoencoders compute the reconstructions (B,3,s,s) and the loss of the codes. The autoencoders have tests
-    # of their own (test_vre.py).
+    # Our own autoencoders compute the reconstructions (B,3,s,s) and the codebook loss. test_vre.py tests them.
     terms = dict.fromkeys(("reconstruction", "codebook", "reconstruction_lpips", "gan"), torch.zeros(()))
     wrong = torch.zeros(())
     vectors = []
@@ -73,7 +71,7 @@ def test_every_loss_of_a_step_by_hand(taken: Snapshot, weights: Path, seen: int)
         assert figures[name].item() == pytest.approx(term.item(), rel=1e-3), name
     assert figures["discriminator"].item() == pytest.approx(wrong.item(), rel=1e-4)
 
-    # The total contains the association only after its start. From then on, the HQ autoencoder is frozen.
+    # As soon as the association has started, it is a part of the total, and the HQ autoencoder is frozen.
     hq, lq = (F.normalize(z.permute(0, 2, 3, 1).flatten(0, 2), dim=1) for z in vectors)
     logits, places = hq.detach() @ lq.t() / 0.07, torch.arange(len(hq))
     association = (F.cross_entropy(logits, places) + F.cross_entropy(logits.t(), places)) / 2
@@ -91,7 +89,7 @@ def test_every_loss_of_a_step_by_hand(taken: Snapshot, weights: Path, seen: int)
             continue
         gradient = gradient * min(1, RECIPE.clip / norm)
         torch.testing.assert_close(parameter.grad, gradient, rtol=2e-2, atol=2e-3 * gradient.abs().max().item())
-    # The loss of the discriminator must reach the patch discriminators of both autoencoders.
+    # The patch discriminators of both autoencoders must get gradients from the discriminator's loss.
     (expected,) = torch.autograd.grad(wrong, judges.lq.last.parametrizations.weight.original)
     clipped = expected * min(1, RECIPE.clip / figures["discriminator_gradient"].item())
     torch.testing.assert_close(judges.lq.last.parametrizations.weight.original.grad, clipped, rtol=1e-2, atol=1e-5)

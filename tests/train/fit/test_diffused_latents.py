@@ -1,4 +1,4 @@
-"""Tests the discriminator that gets latents with the noise of a random timestep, as in recipe osdface."""
+"""Tests the discriminator of recipe osdface, whose latents have noise for a random timestep."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from train.recipes.recipe_files import change_recipe
 from train.recipes.recipes import RECIPES, STYLEGAN_RECIPES, find_recipe
 
 DIFFUSED = replace(ADVERSARIAL, diffused_timesteps=1000, losses={"pixel": 1.0, "gan": 0.01})
-# This is alpha-bar of Stable Diffusion, in which the square roots of the betas are equally spaced.
+# Alpha-bar of Stable Diffusion, whose betas have equally spaced square roots.
 ALPHA = torch.from_numpy(np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)).float()
 
 
@@ -86,8 +86,8 @@ def test_both_sides_of_the_adversary_by_hand() -> None:
     torch.testing.assert_close(term, F.softplus(-made).mean())
     wrong = (F.softplus(-true).mean() + F.softplus(made).mean()) / 2
     torch.testing.assert_close(discriminator_loss(discriminator, batch, restored, truth, draws), wrong)
-    # The network uses the timestep. A latent is only a share of its noisy latent, so its gradient is smaller by this
-    # share.
+    # The network uses the timestep. The noisy latent contains the latent times sqrt(alpha-bar), so the gradient of the
+    # latent has the same factor.
     assert not torch.allclose(discriminator(image, shown, None, timestep=draws.timestep.flip(0)), made)
     (slope,) = torch.autograd.grad(F.softplus(-made).mean(), shown, retain_graph=True)
     (gradient,) = torch.autograd.grad(term, latent)
@@ -103,7 +103,7 @@ def test_a_step_by_hand(taken: Snapshot) -> None:
     discriminator.eval()
     figures = compute_gradients(engine, [batch], 8, 5)
 
-    # The seed of the run determines the random draws, first for the term of the model, and then for the discriminator.
+    # The random draws follow from the seed of the run: first those for the term of the model, then the discriminator's.
     inputs = [batch[name] for name in ("lq", "references", "present", "embeddings", "target")]
     restored = model(*inputs, places=batch["places"])
     true_latent = model.base.encode(batch["target"])
@@ -121,7 +121,7 @@ def test_a_step_by_hand(taken: Snapshot) -> None:
         + F.softplus(judge(restored.latent.detach(), theirs.timestep, theirs.noise)).mean()
     ) / 2
     assert figures["discriminator"].item() == pytest.approx(wrong.item(), rel=1e-4)
-    # The gradient of the discriminator must come only from the discriminator's own loss.
+    # The discriminator must get gradients only from its own loss.
     weight = discriminator.get_parameter("last.parametrizations.weight.original")
     clipped = min(1, DIFFUSED.clip / figures["discriminator_gradient"].item())
     expected = torch.autograd.grad(wrong, weight)[0] * clipped

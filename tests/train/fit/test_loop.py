@@ -101,8 +101,8 @@ def break_step(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
 def test_a_nan_in_unread_steps_names_step_loss_and_faces_and_reaches_no_checkpoint(
     tmp_path: Path, taken: Snapshot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Training reads the figures only with the checkpoint after step 8. Step 6 gives NaN, so steps 7 and 8 train broken
-    # weights.
+    # Training reads the losses only at the checkpoint after step 8. Step 6 gives NaN, so the weights are broken from
+    # then on.
     steps: list[int] = []
     with monkeypatch.context() as broken:
         break_step(broken, 6)
@@ -116,7 +116,7 @@ def test_a_nan_in_unread_steps_names_step_loss_and_faces_and_reaches_no_checkpoi
     assert not (tmp_path / "run" / "samples" / "00000032.png").exists()
     newest = find_newest_checkpoint(tmp_path / "run")
     assert all(tensor.isfinite().all() for path in newest.rglob("*.safetensors") for tensor in load_file(path).values())
-    # If training resumes without the fault, it ends like an undisturbed training.
+    # A training that resumes without the fault ends like an undisturbed training.
     run(tmp_path / "run", taken, 48, checkpoint_every=16)
     run(tmp_path / "whole", taken, 48, checkpoint_every=16)
     assert same_weights(tmp_path / "run", tmp_path / "whole")
@@ -130,7 +130,7 @@ def test_a_nan_is_found_at_the_next_line_of_the_log(
     steps: list[int] = []
     with pytest.raises(Diverged, match=r"step 3 \(after 8 images"):
         run(tmp_path, taken, 400, checkpoint_every=400, progress=lambda _, done, __: steps.append(done))
-    # training reads the losses of step 3 only after step 4, which is image 16
+    # training reads the losses of step 3 only after step 4, after image 16
     assert steps[-1] == 16 and not list_checkpoints(tmp_path)
 
 
@@ -172,10 +172,7 @@ class Waits(TorchDispatchMode):
 
     @staticmethod
     def of_torch_itself() -> bool:
-        """Returns whether AdamW makes the call.
-
-        Calls of AdamW do not wait, because its step numbers are always on the CPU.
-        """
+        """Returns whether AdamW makes the call. Such a call does not wait, because its step numbers are on the CPU."""
         frame: FrameType | None = sys._getframe()
         while frame is not None and "torch/optim" not in frame.f_code.co_filename:
             frame = frame.f_back
@@ -212,7 +209,7 @@ def test_a_step_waits_for_no_number(
         waits.__enter__()
         return gradients(*arguments)
 
-    def end(*arguments: Any) -> Any:  # the next batch is moved to the device only after the previous step has ended
+    def end(*arguments: Any) -> Any:  # a batch is moved to the device after the step before it has ended
         if counting[0]:
             waits.__exit__(None, None, None)
             by_step.append((waits.count, reads[0]))
@@ -222,8 +219,8 @@ def test_a_step_waits_for_no_number(
     monkeypatch.setattr(train.fit.loop, "compute_gradients", begin)
     monkeypatch.setattr(train.fit.loop, "to_device", end)
     run(tmp_path, taken, 32, recipe, checkpoint_every=400)
-    # There are eight steps of four images. After the fourth step, training reads the losses with one .tolist(). After
-    # the last step, it reads the losses again for the checkpoint.
+    # There are eight steps of four images. Training reads the losses with one .tolist() after the fourth step, and
+    # again after the last step, for the checkpoint.
     assert by_step[:7] == [(0, 0)] * 3 + [(0, 1)] + [(0, 0)] * 3
 
 
@@ -251,7 +248,7 @@ def test_a_disk_that_fills_under_the_log_is_a_sentence_and_the_last_checkpoint_s
         raise OSError(28, "No space left on device")
 
     if full == "grid":
-        (tmp_path / "stats.jsonl").unlink()  # without this file, the next run begins by writing the whole file
+        (tmp_path / "stats.jsonl").unlink()  # without this file, the next run first writes the whole file
     where = "SummaryWriter.add_scalar" if full == "new lines" else "write_atomically"
     monkeypatch.setattr(f"train.fit.log.logbook.{where}", fails)
     with pytest.raises(
@@ -317,7 +314,7 @@ def test_what_could_not_be_warped_is_logged(tmp_path: Path, taken: Snapshot, mon
     seen = [TrainingFaces(taken, recipe, 0)[index] for index in range(8)]
     (line,) = lines(tmp_path, "train")
     assert line["no_landmarks"] == pytest.approx(sum(not one["found"] for one in seen) / 8)
-    # For each of the two steps, a list with 1 for each reference that was not warped, and 0 for each other reference.
+    # For each of the two steps, a list with 1 for each reference that was not warped, and 0 for each that was warped.
     shares = [
         [float(not warped) for one in step for warped in one["warped"][one["present"]]] for step in (seen[:4], seen[4:])
     ]
@@ -361,7 +358,7 @@ def test_a_prompt_needs_a_run_of_recipe_vre(tmp_path: Path, taken: Snapshot) -> 
 
 def test_bf16_trains_and_a_resumed_run_keeps_it(tmp_path: Path, taken: Snapshot) -> None:
     run(tmp_path, taken, 8, settings=Settings(precision="bf16"))
-    # without the option, training continues with the precision of the run
+    # without --precision, a run continues with its own precision
     run(tmp_path, taken, 16, settings=Settings())
     assert json.loads((tmp_path / "config.json").read_text())["precision"] == "bf16"
     assert {value.dtype for value in load_file(find_newest_checkpoint(tmp_path) / WEIGHTS).values()} == {torch.float32}
@@ -402,7 +399,7 @@ def test_two_processes_train_as_one_does_and_a_signal_to_one_ends_both_and_one_r
     assert not list((tmp_path / "two").glob(".checkpoint*"))
     assert json.loads((tmp_path / "two" / "config.json").read_text())["processes"] == 2
     measured = [line["images"] for line in lines(tmp_path / "two", "val")]
-    # each number of images occurs one time, because the second process writes nothing
+    # only the first process writes, so each number of images occurs once
     assert measured[:2] == [0, 40] and measured == sorted({*measured, images})
 
     run(tmp_path / "one", taken, 40, ADVERSARIAL, checkpoint_every=40)
@@ -410,7 +407,7 @@ def test_two_processes_train_as_one_does_and_a_signal_to_one_ends_both_and_one_r
     for name, weight in one.items():
         assert torch.allclose(weight, two[name], rtol=1e-3, atol=1e-4), name
 
-    # One process resumes the run of two processes. The run still has one log.
+    # One process can resume the run of two processes, with the same log.
     run(tmp_path / "two", taken, images + 4, ADVERSARIAL, checkpoint_every=40)
     assert find_newest_checkpoint(tmp_path / "two").name == f"checkpoint-{images + 4:08}"
     measured = [line["images"] for line in lines(tmp_path / "two", "val")]

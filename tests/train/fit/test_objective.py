@@ -95,7 +95,7 @@ def restored_of(seed: int = 1, prompt: int | None = 16, **terms: torch.Tensor) -
 
 
 def taken(batch: dict[str, Any], restored: Restoration, order: list[int]) -> tuple[dict[str, Any], Restoration]:
-    """Returns a batch and its restoration with only the samples at the positions `order`."""
+    """Returns the samples at the positions `order` of a batch and of its restoration."""
     picked = {k: [v[i] for i in order] if isinstance(v, list) else v[order] for k, v in batch.items()}
     return picked, Restoration(restored.image[order], restored.latent[order], None)
 
@@ -178,7 +178,7 @@ def test_all_terms_are_computed_in_float32_under_autocast(weights: Path) -> None
         with torch.autocast("cpu", torch.bfloat16):
             cast = objective(batch, restored)
         assert all(torch.equal(plain[name], cast[name]) for name in ALL)
-        # A model in bfloat16 returns images in bfloat16, but the losses are in float32.
+        # The losses are in float32, even if the images are in bfloat16.
         coarse = objective(batch, restored._replace(image=restored.image.bfloat16()))
     assert all(term.dtype == torch.float32 for term in coarse.values())
 
@@ -201,8 +201,7 @@ def test_identity_and_reference_identity_share_one_look(weights: Path) -> None:
     objective, batch, restored = objective_of(weights, "identity", "reference_identity"), batch_of(), restored_of()
     recognizer: Any = objective.recognizer
     terms = objective(batch, restored)
-    # The recognizer is called once with gradients, for the restored faces, and once without gradients, for the true
-    # faces.
+    # The recognizer is called twice: with gradients for the restored faces, and without gradients for the true faces.
     assert recognizer.asked == {True: 1, False: 1}
     embedding = recognizer(restored.image)
     usable = batch["present"] & batch["right"][:, None]
@@ -314,7 +313,7 @@ def discriminator_of(kind: str) -> nn.Module:
         torch.manual_seed(0)
         discriminator = build_discriminator(recipe_of(discriminator=kind, parts=("vre",)), 48, 16)
     assert discriminator is not None
-    return discriminator.eval()  # in eval mode, the norms of the weights do not change, so two calls give equal results
+    return discriminator.eval()  # in eval mode, two calls give equal results
 
 
 @pytest.mark.parametrize("kind", ["latent", "image"])
@@ -374,7 +373,7 @@ def test_no_image_depends_on_its_batch(kind: str) -> None:
 @pytest.mark.parametrize("autocast", [False, True])
 def test_a_discriminator_learns_to_tell_true_from_restored(kind: str, autocast: bool) -> None:
     discriminator, batch, restored = discriminator_of(kind).train(), batch_of(), restored_of()
-    # makes the true images darker, so that the discriminator can tell the images apart
+    # true images are darker than restored images, so the discriminator can learn the difference
     batch["target"] = batch["target"] * 0.3
     truth = 0.3 * torch.randn(BATCH, 48, 8, 8, generator=torch.Generator().manual_seed(2))
     optimizer, told = torch.optim.Adam(discriminator.parameters(), 1e-3), []
@@ -390,7 +389,7 @@ def test_a_discriminator_learns_to_tell_true_from_restored(kind: str, autocast: 
 
 
 def test_whether_prompt_and_latent_agree_can_be_learned() -> None:
-    """Tests pairs of a latent and a prompt. In half of the pairs, the latent and the prompt agree.
+    """Tests pairs of a latent and a prompt. In half of the pairs, both are of the same kind.
 
     A discriminator that uses only the latent or only the prompt cannot reach a loss below ln 2.
     """

@@ -79,7 +79,7 @@ def test_two_steps_in_one_go_are_two_steps_with_a_rest(tmp_path: Path, faces: Sn
     assert same_weights(tmp_path / "whole", tmp_path / "parts")
     assert lines(tmp_path / "whole", "val")[-1]["identity_restored"] <= 1
 
-    # The checkpoint needs no other file to restore, because it contains the noise maps and the identity encoder.
+    # A checkpoint contains the noise maps and the identity encoder, so `restore` needs no other file.
     model = Restorer.from_pretrained(tmp_path / "whole")
     assert isinstance(model.identity_encoder, nn.Module) and not model.identity_encoder.network.training
     assert model.facts["needs_reference"] and model.config.most_references == 1
@@ -89,7 +89,7 @@ def test_two_steps_in_one_go_are_two_steps_with_a_rest(tmp_path: Path, faces: Sn
     lq, present = torch.rand(1, 3, 64, 64), torch.ones(1, 1, dtype=torch.bool)
     done = [model(lq, image[None, None], present, expected[i][None, None]).image for i, image in enumerate(images)]
     assert done[0].shape == lq.shape and not torch.equal(*done)
-    # `evaluate` also restores without references, and the embeddings of its recognizer may have another length.
+    # `evaluate` also restores without references. Its recognizer's embeddings can have another length.
     assert run_model(model, lq, join_references((), 64, ENCODER.dim + 1)).isfinite().all()
     crops, vectors = np.stack([to_image(images[0])] * 3), expected[[0, 1, 1]].numpy()
     one = limit_references(model.config, References(crops, vectors))
@@ -102,8 +102,8 @@ def test_every_loss_of_a_step_by_hand(faces: Snapshot, weights: Path) -> None:
     batch = to_device(collate([made[i] for i in range(4)]), torch.device("cpu"))
     figures = compute_gradients(engine, [batch], 0, 0)
 
-    # Our own networks compute the restored faces (B,3,S,S) in 0..1, with gradients. The generator and the identity
-    # encoder have tests of their own (test_stylegan.py, test_refinefir.py).
+    # Our own networks compute the restored faces (B,3,S,S) in 0..1, with gradients. test_stylegan.py and
+    # test_refinefir.py test these networks.
     state = torch.load(weights / "model_ir_se50.pth")
     identity = encode_identity(state, 2 * batch["unwarped"][:, 0] - 1)
     model = engine.model
@@ -126,13 +126,12 @@ def test_every_loss_of_a_step_by_hand(faces: Snapshot, weights: Path) -> None:
     total = 10 * terms["spatial_min"] + 20 * terms["cycle"] + terms["reference_identity"] + terms["gan"]
     assert figures["loss"].item() == pytest.approx(total.item(), rel=1e-4)
 
-    # The gradient of the generator is the gradient of the total. Its norm is not clipped.
+    # The generator gets the gradient of the total loss, and its norm is not clipped.
     (parameter,) = (p for name, p in model.named_parameters() if name.endswith("decoder.conv1.conv.weight"))
     (gradient,) = torch.autograd.grad(total, parameter)
     torch.testing.assert_close(parameter.grad, gradient, rtol=1e-2, atol=1e-3 * gradient.abs().max().item())
 
-    # The gradient of the discriminator comes only from its own loss. True faces and restored faces are judged in two
-    # calls.
+    # The discriminator gets gradients only from its own loss. It judges true and restored faces in two calls.
     last = {name: judged[name].requires_grad_() for name in ("final_linear.1.weight", "convs.0.0.weight")}
     true, made_up = judge(judged, 2 * batch["target"] - 1), judge(judged, 2 * restored.detach() - 1)
     loss = (F.softplus(-true).mean() + F.softplus(made_up).mean()) / 2
@@ -140,8 +139,8 @@ def test_every_loss_of_a_step_by_hand(faces: Snapshot, weights: Path) -> None:
     for name, expected in zip(last, torch.autograd.grad(loss, list(last.values())), strict=True):
         torch.testing.assert_close(network.get_parameter(name).grad, expected, rtol=1e-3, atol=1e-6)
 
-    # R1 has the weight 10 / 2, and counts 16 times because it is computed only in every 16th step. Like the other loss
-    # of the discriminator, R1 is halved.
+    # R1 has the weight 10 / 2. It is multiplied by 16, because it is computed only in every 16th step, and divided by
+    # 2, as is the other loss of the discriminator.
     compute_penalty_gradients(engine, [batch])
     target = (2 * batch["target"] - 1).requires_grad_()
     (slope,) = torch.autograd.grad(judge(judged, target).sum(), target, create_graph=True)
@@ -194,7 +193,7 @@ def test_training_starts_from_stylegan2_and_then_its_decoder_is_slower(
 def test_a_training_that_starts_from_stylegan2_resumes_exactly(
     tmp_path: Path, faces: Snapshot, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Tests that the weights are the same although the optimizer has the parameters in another order than the model."""
+    """Tests a resumed run whose optimizer has the parameters in another order than the model."""
     monkeypatch.setattr(train.fit.settings, "REFINEFIR", SHAPE)
     settings = Settings(precision="fp32", weights=weights, start=tmp_path)
     write_stylegan2(tmp_path)
@@ -222,8 +221,8 @@ def test_the_identity_encoder_sees_the_gray_reference_before_the_warp(faces: Sna
     state = torch.load(weights / "model_ir_se50.pth")
     mirrored = 0
     for i in range(8):
-        # The picture is any crop of the snapshot, and need not show the person of the target. It is mirrored in half of
-        # the samples.
+        # The picture is a crop of the snapshot, of the target's person or of another person. Half of the samples mirror
+        # it.
         picture = batch["unwarped"][i, 0]
         crops = torch.from_numpy(faces.crops / 255).permute(0, 3, 1, 2).float()
         plain, turned = (bool((crops == p).flatten(1).all(1).any()) for p in (picture, picture.flip(-1)))

@@ -22,7 +22,7 @@ def test_interrupted_and_uninterrupted_runs_end_in_the_same_weights(
     tmp_path: Path, taken: Snapshot, recipe: Recipe
 ) -> None:
     run(tmp_path / "whole", taken, recipe=recipe)
-    run(tmp_path / "parts", taken, 12, recipe)  # this end is between two regular checkpoints
+    run(tmp_path / "parts", taken, 12, recipe)  # 12 images: between two regular checkpoints
     run(tmp_path / "parts", taken, recipe=recipe, workers=1)
     assert same_weights(tmp_path / "whole", tmp_path / "parts")
     again = run(tmp_path / "parts", taken, recipe=recipe)
@@ -62,12 +62,12 @@ def test_killed_stopped_and_resumed_it_ends_in_the_weights_of_an_unbroken_run(tm
         until = time.monotonic() + 300
         while not (broken / after).is_dir() and time.monotonic() < until:
             time.sleep(0.005)
-        # The trainer and its workers get the signal at the same time, as from a terminal or a scheduler.
+        # The training and its worker processes get the signal at the same time, as from a terminal or a scheduler.
         os.killpg(process.pid, kind)
         return process.wait(300)
 
     assert signalled(signal.SIGKILL, "checkpoint-00000040") == -signal.SIGKILL
-    # These files look like files that a kill leaves in the middle of writing.
+    # Make files as a kill in the middle of writing leaves them.
     (broken / ".checkpoint-00000160.1.tmp").mkdir()
     with (broken / "stats.jsonl").open("a") as file:
         file.write('{"kind": "tr')

@@ -13,7 +13,7 @@ from train.models.io import Restoration
 
 
 class Paints(nn.Module):
-    """Acts as a restorer: adds a small error to the input, and gives `colour` to the pixels where `valid` is False."""
+    """Acts as a restorer that adds a small error to the input. The pixels where `valid` is False become `colour`."""
 
     def __init__(self, valid: torch.Tensor, colour: float) -> None:
         super().__init__()

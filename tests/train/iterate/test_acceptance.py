@@ -1,4 +1,4 @@
-"""Tests which targets are cleaned and which cleaned versions are kept. Each limit alone can refuse a version."""
+"""Tests which targets are cleaned and which results are accepted. Each bound alone can reject a result."""
 
 from dataclasses import replace
 
@@ -77,7 +77,7 @@ def test_only_valid_pixels_are_measured() -> None:
     noisy = np.clip(face + np.random.default_rng(0).normal(0, 20, face.shape), 0, 255)
     padded = np.where(valid[:, :, None], noisy, 128).astype(np.uint8)
     assert measure_crop(padded, valid).noise > 10 > 1 > measure_crop(padded).noise
-    # the noise is 0, because no pixel of this crop comes from the photo
+    # without any pixel from the photo, the noise is 0
     assert measure_crop(padded, np.zeros_like(valid)).noise == 0
 
 
@@ -109,7 +109,7 @@ def test_detail_is_no_change_of_content_and_another_picture_is() -> None:
     assert measure_change(face, face, BOUNDS) == 0
     assert measure_change(face, grainy, BOUNDS) < BOUNDS.change < measure_change(face, moved, BOUNDS)
     assert measure_change(face, picture(2, 1, 128), BOUNDS) > BOUNDS.change
-    # In larger images, the measured change is about the same.
+    # At a larger size, the same images have about the same change.
     large = [cv2.resize(one, (512, 512), interpolation=cv2.INTER_CUBIC) for one in (face, moved)]
     assert measure_change(*large, BOUNDS) == pytest.approx(measure_change(face, moved, BOUNDS), rel=0.1)
 

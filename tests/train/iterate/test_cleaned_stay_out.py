@@ -1,4 +1,4 @@
-"""Tests that no cleaned picture gets into val, test or an evaluation, whatever rows and files exist."""
+"""Tests that no cleaned picture gets into val, test or an evaluation, whatever is in the ledger and in the files."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def clean(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture
 def planted(clean: Path, tmp_path: Path) -> tuple[Path, Mapping[str, CleanedVersion]]:
-    """Makes a copy of the dataset in which an iteration has made an accepted red version of every face."""
+    """Makes a copy of the dataset in which every face has an accepted version of an iteration, a red picture."""
     dataset, done, data = Path(shutil.copytree(clean, tmp_path / "planted")), *cv2.imencode(".png", RED[:, :, ::-1])
     assert done
     made = {}
@@ -77,7 +77,7 @@ def test_a_snapshot_takes_versions_of_training_faces_alone(
         training = {row.face_id for row in ledger.read_rows(Split) if row.split == "train" and row.status == "ok"}
         shown = {ref for pair in ledger.read_rows(Pair) if pair.split != "train" for ref in pair.refs}
         assert best and set(best) == {face for face in training - shown if face in made}
-    # A snapshot ignores a version of a face outside the training set, even if the caller gives this version.
+    # A snapshot ignores versions of faces outside the training set, even if the caller gives them.
     for name, versions in (("best", best), ("all", made)):
         snapshot = take_snapshot(dataset, tmp_path / name, SIZE, doubles.models("auto"), versions=versions)
         found = red(snapshot.crops)
@@ -153,7 +153,7 @@ def test_whoever_is_purged_takes_their_cleaned_pictures_along(
         split_of = {row.face_id: row.split for row in ledger.read_rows(Split)}
         photo = next(row.photo_id for row in ledger.read_rows(Face) if split_of.get(row.face_id) == "train")
         ledger.record("iterate", "it/train-1", {}, [TrainingImage("it", 1, face, 0) for face in made])
-        # Each face gets a different picture, because the purge searches for the bytes of pictures.
+        # All pictures must differ, because the purge searches for the bytes of pictures.
         for number, face in enumerate(made):
             data = cv2.imencode(".png", np.full((SIZE, SIZE, 3), number, np.uint8))[1].tobytes() + b"%d" % number
             write_atomically(version_path(dataset, "it", 0, face), data)

@@ -1,4 +1,5 @@
-"""Tests that each round trains on the best versions, the ledger has all versions, and kills change nothing."""
+"""Tests that each round trains on the best versions, that the ledger has all versions, and that a kill changes
+nothing."""
 
 import json
 import os
@@ -33,7 +34,8 @@ from train.models.checkpoint_files import find_newest_checkpoint
 from train.models.restorer import Restorer
 from train.recipes.recipes import find_recipe
 
-SOFT = [f"0{person}0{photo}".ljust(32, "f") for person in range(3) for photo in (0, 2)]  # the soft faces of train
+# The faces of train that are soft.
+SOFT = [f"0{person}0{photo}".ljust(32, "f") for person in range(3) for photo in (0, 2)]
 
 
 @pytest.fixture
@@ -107,7 +109,7 @@ def test_a_round_trains_on_what_the_round_before_cleaned(
     others = [i for i, face in enumerate(snapshot.face_ids) if face not in SOFT]
     assert np.array_equal(snapshot.crops[others], first.crops[others])
 
-    # The ledger has the version of every training image, and the restorer records that it was trained on cleaned
+    # The ledger has the version of every training image. The facts of the restorer say that it was trained on cleaned
     # images.
     told = {(row.round, row.face_id): row.version for row in trained}
     training = [face for face, split in zip(snapshot.face_ids, snapshot.splits, strict=True) if split == "train"]
@@ -171,7 +173,7 @@ def test_a_later_version_must_be_sharper_than_the_one_it_takes_the_place_of(
     tmp_path: Path, made: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(train.iterate.clean, "run_model", sharpened)
-    done = run(*made, tmp_path / "out", 3)  # in the second cleaning, the double makes the same versions as in the first
+    done = run(*made, tmp_path / "out", 3)  # the second cleaning gives the same results as the first
     assert done.reason == "nothing_new" and [one.versions for one in done.rounds] == [6, 0]
     assert done.rounds[1].dropped == {"not_sharper": 6}
     attempts, _ = rows_of(made[0])
@@ -208,7 +210,7 @@ def test_killed_at_any_moment_and_resumed_the_ledger_and_the_files_are_the_same(
     for place in (made / "versions", out / "round-1" / "config.json"):
         process = start_python(command, environment)
         until = time.monotonic() + 120
-        # `versions` is empty for a moment after it is made, so wait for its first subfolder.
+        # Wait for the first subfolder of `versions`, which is empty at first.
         while (
             not (any(place.iterdir()) if place.is_dir() else place.exists())
             and process.poll() is None
@@ -219,7 +221,7 @@ def test_killed_at_any_moment_and_resumed_the_ledger_and_the_files_are_the_same(
         assert process.wait(60) == -signal.SIGKILL
         if place.name == "versions":
             assert len(rows_of(made)[0]) < 6 and not rows_of(made)[1][12:]
-            (next(path for path in place.iterdir()) / ".half.png.1.tmp").touch()  # as if the kill had left this file
+            (next(path for path in place.iterdir()) / ".half.png.1.tmp").touch()  # a file like one that a kill leaves
     assert start_python(command, environment).wait(240) == 0
 
     def ended(made: Path, out: Path) -> tuple[object, ...]:
@@ -247,7 +249,7 @@ def test_a_signal_ends_it_with_a_checkpoint_and_the_same_call_goes_on(
 
     done = run(*made, tmp_path / "out", progress=interrupt)
     assert done.reason == "SIGTERM" and [one.round for one in done.rounds] == [0]
-    # no images of round 1 are recorded, because its training did not end
+    # the images of round 1 are not recorded, because its training did not end
     assert {row.round for row in rows_of(made[0])[1]} == {0}
     assert run(*made, tmp_path / "out").reason == "complete"
 
@@ -263,7 +265,7 @@ def test_people_who_have_left_the_training_split_lose_their_versions(
         ledger.record("double", "moved", {}, [Split(**{**row, "split": "test"}) for row in splits])
         ledger.record("double", "pairs", {}, [replace(pair, split="test") for pair in own])
         assert moved not in select_best_versions(ledger, attempts[0].iteration)
-    # another iteration has versions of its own, but drops the versions of people who left train
+    # another iteration drops the versions of people who left train, also those of the first iteration
     run(*made, tmp_path / "again")
     path = version_path(made[0], attempts[0].iteration, 0, moved)
     gone = [row for row in rows_of(made[0])[0] if row.reason == "not_in_train"]

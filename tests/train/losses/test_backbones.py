@@ -1,4 +1,4 @@
-"""Tests where the backbones of perceptual losses come from, and the messages if they cannot be loaded."""
+"""Tests in which folders the weights of backbones are found, and the messages if they cannot be loaded."""
 
 import pickle
 from pathlib import Path
@@ -95,7 +95,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 class Harm:
-    """An object whose pickle creates a file when it is loaded."""
+    """Creates a file when its pickle is loaded."""
 
     def __init__(self, file: Path) -> None:
         self.file = file

@@ -53,7 +53,7 @@ def test_pixel() -> None:
     a, b = torch.zeros(1, 3, 2, 2), torch.zeros(1, 3, 2, 2)
     b[0, 0, 0, 0] = 0.6
     assert float(pixel_loss(a, b)) == pytest.approx((0.6 - 0.05) / 12)
-    b[0, 0, 0, 0] = 0.06  # the loss squares a difference as small as this one
+    b[0, 0, 0, 0] = 0.06  # below LARGE_DIFFERENCE, the loss is quadratic
     assert float(pixel_loss(a, b)) == pytest.approx(0.06**2 / 0.2 / 12)
 
 
@@ -63,12 +63,12 @@ def test_detail_sees_strength_and_not_place() -> None:
     fine[..., ::2] = 0.2
     flat = torch.full_like(fine, 0.1)
     assert float(detail_loss(image, image)) == 0
-    # the loss does not notice that the stripes have moved by a pixel
+    # the loss ignores that the stripes moved by a pixel
     assert float(detail_loss(fine, fine.roll(1, -1))) == pytest.approx(0, abs=1e-6)
-    # The stripes are missing. At the first of three scales, the stripes have the strength .1, which counts as .09.
+    # One image has no stripes. At the first of three scales, the stripes have the strength .1, which counts as .09.
     assert float(detail_loss(flat, fine)) == pytest.approx(0.09 / 3, rel=0.1)
     assert float(detail_loss(fine + 0.3, fine)) == pytest.approx(0, abs=1e-6)  # A change of brightness does not count.
-    # The gradient must be finite even if the picture has no detail.
+    # The gradient is finite even if the picture has no detail.
     soft = torch.full_like(fine, 0.1, requires_grad=True)
     detail_loss(soft, fine).backward()
     assert soft.grad is not None and bool(torch.isfinite(soft.grad).all())
@@ -125,7 +125,7 @@ def test_reference_identity_is_a_mean_over_the_usable_ones() -> None:
     restored = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
     references = torch.tensor([[[0.6, 0.8], [0.0, 1.0]], [[0.0, -1.0], [1.0, 0.0]], [[0.0, 1.0], [0.0, 1.0]]])
     usable = torch.tensor([[True, True], [True, False], [False, False]])
-    # Image 1 gives the mean of 1 - .6 and 1 - 0, image 2 gives 1 + 1, and image 3 has no usable reference.
+    # Face 1 gives the mean of 1 - .6 and 1 - 0, face 2 gives 1 + 1, and face 3 has no usable reference.
     assert float(reference_identity_loss(restored, references, usable)) == pytest.approx((0.7 + 2 + 0) / 3)
     assert float(reference_identity_loss(restored, references[:, :0], usable[:, :0])) == 0
 
@@ -154,8 +154,8 @@ def test_ms_ssim_has_as_many_scales_as_fit(size: int, scales: int) -> None:
 
 
 def test_ms_ssim_by_hand() -> None:
-    # Each window has 11 px. The fine scale gives the contrast and the structure, without the windows at the borders.
-    # The coarse scale gives the luminance in addition. Its windows at the borders read a mirrored image.
+    # A window has 11 px. At the fine scale, only contrast and structure count, and windows that cross the border are
+    # left out. At the coarse scale, the luminance counts too, and windows at the border read a mirrored image.
     restored, target = (images(1, 3, 22, 22, seed=seed).double() for seed in (0, 1))
     target = 0.7 * restored + 0.3 * target
     x = np.arange(-5, 6)
@@ -212,7 +212,7 @@ def root_mean_square(x: np.ndarray) -> np.ndarray:
 
 
 def layers_of(vgg16: torch.nn.Sequential, x: np.ndarray, pool) -> list[np.ndarray]:  # type: ignore[no-untyped-def]
-    """Returns the last layer of each of the five blocks of VGG16. The blocks have 2, 2, 3, 3 and 3 convolutions."""
+    """Returns the output of each of the five blocks of VGG16, which have 2, 2, 3, 3 and 3 convolutions."""
     convolutions = iter([layer for layer in vgg16 if isinstance(layer, torch.nn.Conv2d)])
     tapped = []
     for block, count in enumerate((2, 2, 3, 3, 3)):
@@ -230,7 +230,7 @@ def shipped(name: str) -> dict[str, np.ndarray]:
 
 
 def lpips_layers(vgg16: torch.nn.Sequential, a: np.ndarray, b: np.ndarray) -> list[np.ndarray]:
-    """Returns for each layer the weighted squared differences of a and b at every location."""
+    """Returns the weighted squared differences of the features of a and b at every location, for each layer."""
     shift, scale = np.array([-0.030, -0.088, -0.188]), np.array([0.458, 0.448, 0.450])
     heads, found = shipped("lpips_models/vgg.pth"), []
     both = [
@@ -275,7 +275,7 @@ def test_lpips_by_location(vgg16: torch.nn.Sequential) -> None:
     found = lpips.distance_map(lpips(a), lpips(b), (32, 32))[0, 0].double().numpy()
     by_hand = np.zeros((32, 32))
     for layer in lpips_layers(vgg16, a[0].numpy(), b[0].numpy()):
-        # Each row is interpolated linearly between the centres of the small pixels, and is constant beyond the outer
+        # Values are interpolated linearly between the centres of the small pixels, and are constant outside the outer
         # centres.
         place = np.clip((np.arange(32) + 0.5) * len(layer) / 32 - 0.5, 0, len(layer) - 1)
         low = np.minimum(place.astype(int), max(len(layer) - 2, 0))
@@ -337,7 +337,7 @@ def test_spatial_min_takes_the_nearer_at_every_location(vgg16: torch.nn.Sequenti
         lpips, restored, target, torch.stack([other, third], 1), [slot.nonzero()[:, 0] for slot in usable.unbind(1)]
     )
     assert float(found) == pytest.approx(by_hand.mean(), rel=1e-5)
-    assert by_hand.mean() < maps[0].mean()  # at some locations, a reference was nearer than the target
+    assert by_hand.mean() < maps[0].mean()  # at some locations, a reference is nearer than the target
 
 
 def test_spatial_min_without_usable_references_is_lpips_to_the_target(vgg16: torch.nn.Sequential) -> None:
@@ -372,7 +372,7 @@ def test_cycle_compares_what_the_same_degradation_makes(vgg16: torch.nn.Sequenti
     lq, true = lq.permute(0, 3, 1, 2).float(), torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float()
 
     assert float(cycle_loss(lpips, true, lq, thetas)) < 0.05 * float(cycle_loss(lpips, 1 - true, lq, thetas))
-    # If the samples exchange their θ, their inputs do not fit any more.
+    # With exchanged θ, the inputs do not fit.
     assert float(cycle_loss(lpips, true, lq, thetas[::-1])) > 5 * float(cycle_loss(lpips, true, lq, thetas))
     overshot = (true + 0.5).requires_grad_()
     loss = cycle_loss(lpips, overshot, lq, thetas)
@@ -414,7 +414,7 @@ def test_face_alignment_by_hand() -> None:
 def test_face_alignment_looks_at_the_regions_alone() -> None:
     target, points = images(1, 3, 32, 32), POINTS + torch.tensor([8.0, 2.0])
     elsewhere, eye = target.clone(), target.clone()
-    # these rows are below every coarse pixel that contains a part of the mouth, which ends at row 17
+    # the region of the mouth ends at row 17, so these rows are in no region at any scale
     elsewhere[..., 24:, :] = 0
     eye[..., 7:10, 11:14] = 0
     assert float(face_alignment_loss(elsewhere, target, points)) == 0

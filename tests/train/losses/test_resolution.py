@@ -1,4 +1,4 @@
-"""Tests that detail that an enlarged target cannot contain is removed from both images before a loss compares them."""
+"""Tests that both images lose the detail that an enlarged target cannot have, before a loss compares them."""
 
 import pytest
 import torch

@@ -90,7 +90,7 @@ def test_the_network_is_torch_fidelitys_and_fid_is_the_distance_of_its_features(
         picture = torch.from_numpy(image).permute(2, 0, 1)[None]
         torch.testing.assert_close(network(picture), theirs(picture)[0], rtol=1e-5, atol=1e-5)
     found = frechet_distance(one, other, network)
-    # Four points span only three directions, so the distance can also be computed from the root of a 3 x 3 matrix.
+    # Four points span only three directions, so the root of a 3 x 3 matrix is enough to compute the distance.
     features = [
         np.concatenate([theirs(torch.from_numpy(i).permute(2, 0, 1)[None])[0] for i in s]) for s in (one, other)
     ]

@@ -18,7 +18,7 @@ from train.metrics.fid.conventions import CONVENTIONS, describe_resizing
 from train.metrics.fid.statistics import Statistics, compute_distance, read_statistics, write_statistics
 
 WEIGHTS = "a" * 64
-D = 12  # the number of features in this file
+D = 12  # the number of features in these tests
 
 
 def features(count: int, seed: int) -> np.ndarray:
@@ -40,7 +40,7 @@ def written(path: Path, convention: str = "clean-fid") -> Path:
 
 
 def library_resizings(image: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns the image (3, 299, 299) that each library gives to its network."""
+    """Returns what each library gives to its network, (3, 299, 299)."""
     planes = torch.from_numpy(image).permute(2, 0, 1)[None]
     tensorflow = interpolate_bilinear_2d_like_tensorflow1x(planes.float(), (299, 299), align_corners=False)
     return {
@@ -88,7 +88,7 @@ def test_our_file_is_read_again_and_says_how_it_was_made(tmp_path: Path) -> None
     read = read_statistics(path, D, None, WEIGHTS)
     assert (read.images, read.convention, read.weights_sha256) == (50, "clean-fid", WEIGHTS)
     assert compute_distance(read, statistics()) < 1e-8
-    with np.load(path) as arrays:  # pytorch-fid and clean-fid read these arrays
+    with np.load(path) as arrays:  # pytorch-fid and clean-fid read mu and sigma
         assert arrays["mu"].shape == (D,) and arrays["sigma"].shape == (D, D)
         assert str(arrays["resizing"]) == describe_resizing("clean-fid")
     assert written(tmp_path / "again.npz").read_bytes() == path.read_bytes()
@@ -109,7 +109,7 @@ def test_a_file_of_basicsr_has_pytorch_fids_convention(tmp_path: Path, is_old: b
     content = {"name": "FFHQ", "size": 512, "mean": own.mean, "cov": own.covariance}
     torch.save(content, buffer, _use_new_zipfile_serialization=False)
     data = buffer.getvalue()
-    if is_old:  # numpy 1 used the older name of its module
+    if is_old:  # files of numpy 1 have the older name of the module
         data = data.replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
     (tmp_path / "inception_FFHQ_512.pth").write_bytes(data)
     read = read_statistics(tmp_path / "inception_FFHQ_512.pth", D, None, WEIGHTS)

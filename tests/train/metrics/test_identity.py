@@ -1,4 +1,4 @@
-"""Tests identity against hand calculations, and the network of the published Deg against a second implementation."""
+"""Tests the identity metrics by hand, and the network of the published Deg against a second implementation."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def leaky(x: torch.Tensor, slope: torch.Tensor) -> torch.Tensor:
 
 
 def resnet_face18(state: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
-    """Runs the forward pass of the public scripts, and finds each tensor by its name."""
+    """Computes the forward pass of the public scripts with the tensors of `state`."""
     x = F.conv2d(x, state["conv1.weight"], padding=1)
     x = F.max_pool2d(leaky(normalised(x, state, "bn1"), state["prelu.weight"]), 2, 2)
     for layer in (1, 2, 3, 4):

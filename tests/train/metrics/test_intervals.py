@@ -1,4 +1,4 @@
-"""Tests that bootstrap intervals obey the laws of such intervals."""
+"""Tests bootstrap intervals: their width, their units and their seeds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def test_an_interval_holds_its_mean_and_narrows_with_more_images() -> None:
     narrow = mean_interval(values.tolist(), ["a"] * 400, np.random.default_rng(0))
     assert wide.low <= wide.mean <= wide.high and narrow.low <= narrow.mean <= narrow.high
     assert narrow.high - narrow.low < wide.high - wide.low
-    # In textbooks, this is the length of the interval of a mean.
+    # The length of the interval is that of the normal approximation.
     assert narrow.high - narrow.low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.15)
 
 

@@ -1,4 +1,4 @@
-"""Tests that the judge embeds and searches many images in one run, and that the values do not change."""
+"""Tests that the judge embeds and searches many images in one run, with the same values as one by one."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_real_judge_gives_the_same_faces_in_batches(monkeypatch: pytest.Monkey
     crops.append(np.zeros((256, 256, 3), np.uint8))
     on_cpu, on_device = (load_insightface(PACK.removeprefix("insightface:"), device=one) for one in (CPU, GPU))
     alone = [embed_face(crop, on_cpu) for crop in crops]
-    # On the CPU, a network computes one picture at once, so the numbers do not depend on the other images.
+    # On the CPU, a network computes one image at a time, so the numbers are exactly equal.
     assert np.array_equal(embed_faces(crops, on_cpu), np.stack(alone))
     batches: dict[str, list[int]] = {"detector": [], "recognizer": []}
     run_part = Network._run_part
@@ -70,7 +70,7 @@ def test_a_real_judge_gives_the_same_faces_in_batches(monkeypatch: pytest.Monkey
     monkeypatch.setattr(Network, "_run_part", watched)
     assert np.abs(embed_faces(crops, on_device) - np.stack(alone)).max() <= 1e-5
     found = detect_faces_in_all(crops, on_device)
-    assert batches == {"recognizer": [4, 2], "detector": [3, 3, 3, 3]}  # the detector has inputs of two sizes
+    assert batches == {"recognizer": [4, 2], "detector": [3, 3, 3, 3]}  # the detector reads each image at two sizes
     expected = [detect_faces(crop, on_cpu) for crop in crops]
     assert [len(faces) for faces in found] == [len(faces) for faces in expected]
     for ours, theirs in zip(found, expected, strict=True):

@@ -53,7 +53,7 @@ def test_affine_distance_is_the_closed_form(reduction: str) -> None:
         left = x @ (pinv(x) @ g) - g
         rows = np.sqrt((left**2).sum(1))
         assert found == pytest.approx(math.sqrt((left**2).sum()) if reduction == "fro" else rows.mean(), abs=1e-5)
-        # The change is measured relative to the centre of the target, and its unit is the side of the crop.
+        # The linear part acts around the centre of the target, and the unit of the shift is the side of the crop.
         p, g = (p - g.mean(0)) / 512, (g - g.mean(0)) / 512
         x = np.hstack([p, np.ones((22, 1))])
         matrix = np.linalg.inv(x.T @ x) @ x.T @ g
@@ -63,7 +63,7 @@ def test_affine_distance_is_the_closed_form(reduction: str) -> None:
 def spreads_enough(points: np.ndarray) -> bool:
     """Returns whether the points spread by more than 0.0001 px, or not at all, in each direction.
 
-    The affine distance is invariant only for such points.
+    Only for such points, an affine map does not change the affine distance.
     """
     spread = np.linalg.svd(points[0] - points[0].mean(0), compute_uv=False)
     return all(value > 1e-4 or value < 1e-11 for value in spread)
@@ -86,7 +86,7 @@ def test_a_face_that_moved_or_was_stretched_as_a_whole_has_no_affine_distance(
     linear = np.array([[1 + a, b], [b, 1 - a]])
     assert affine_distance(target @ linear + shift, target) == pytest.approx([0], abs=1e-6)
     assert affine_distance(restored, target, "mean")[0] <= affine_distance(restored, target)[0] + 1e-9
-    # If another face is moved by an affine map, its distance to the target does not change.
+    # An affine map of the restored points does not change their distance to the target.
     assume(spreads_enough(restored) or (restored.max() - restored.min() < 4e-8))
     moved = affine_distance(restored @ linear + shift, target)
     assert moved == pytest.approx(affine_distance(restored, target), rel=1e-6, abs=1e-6)
@@ -108,7 +108,7 @@ def test_points_that_coincide_in_a_direction_are_not_stretched_in_it(target: np.
 def test_but_its_norm_says_so() -> None:
     target = scattered(0)
     assert affine_change(target, target) == pytest.approx([0, 0], abs=1e-9)
-    # A shift is measured in sides of the crop.
+    # The unit of a shift is the side of the crop.
     assert affine_change(target + np.array([30, 40]), target) == pytest.approx([50 / 512] * 2, abs=1e-9)
     centres = target.mean(1, keepdims=True)
     assert affine_change(centres + 2 * (target - centres), target) == pytest.approx([math.sqrt(0.5)] * 2, abs=1e-9)
@@ -157,8 +157,7 @@ def test_68_points_move_with_the_face(astronaut: np.ndarray) -> None:
     assert explain_missing() is None
     points = find_68_points(astronaut)
     assert points.shape == (68, 2)
-    # The points must be in the order of iBUG: these points are then the eyes, the nose and the corners of the mouth,
-    # which are near the template.
+    # In iBUG's order, these points are the eyes, the nose and the corners of the mouth. They must be near the template.
     corners = [points[36:42].mean(0), points[42:48].mean(0), points[30], points[48], points[54]]
     assert np.abs(np.stack(corners) - FFHQ_512).max() < 40
     moved = find_68_points(np.roll(astronaut, (6, 8), (0, 1)))

@@ -1,4 +1,4 @@
-"""Tests the rows of the table, the reasons for missing metrics, and the order of images that each metric promises."""
+"""Tests the measured rows, the reasons for missing metrics, and in which order each metric ranks images."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def test_the_five_landmarks_are_at_512_px_whatever_the_size() -> None:
 
 def test_deg_is_in_degrees_and_its_mean_leaves_out_pairs_below_one_degree(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(weights: Path | None) -> Callable[[np.ndarray], np.ndarray]:
-        # Half of the first pixel's level is the angle in degrees. The length of the vector does not matter.
+        # The angle in degrees is half the level of the first pixel. The length of the vector does not matter.
         def embed(image: np.ndarray) -> np.ndarray:
             angle = math.radians(float(image[0, 0, 0]) / 2)
             return 7 * np.array([math.cos(angle), math.sin(angle)])
@@ -171,7 +171,7 @@ def test_deg_is_in_degrees_and_its_mean_leaves_out_pairs_below_one_degree(monkey
         | {"key": "0", "system": ""}
         for number, image in enumerate(restored)
     ]
-    # The angles are 0.5, 30 and 60 degrees, and 0.5 does not count: (30 + 60) / 2.
+    # The angles are 0.5, 30 and 60 degrees. Because 0.5 does not count, the mean is (30 + 60) / 2.
     (average,) = average_systems(rows, ["deg_published"], 0)
     assert average["deg_published"]["mean"] == pytest.approx(45) and average["deg_published"]["images"] == 2
 
@@ -194,7 +194,7 @@ def test_lmd_is_a_mean_over_68_points_in_pixels_of_512_without_normalisation(mon
 
 def test_l2_ld_is_a_mean_over_five_points_in_pixels_of_512_without_normalisation() -> None:
     target, restored = photo(0, 0, 64), photo(0, 1, 64)
-    apart = np.array([[0, 0], [3, 4], [0, 1], [6, 8], [0, 0]])  # Distances: 0, 5, 1, 10 and 0 px of the 64 px crop.
+    apart = np.array([[0, 0], [3, 4], [0, 1], [6, 8], [0, 0]])  # 0, 5, 1, 10 and 0 px apart in the 64 px crop
 
     def detect(image: np.ndarray) -> list[Detection]:
         points = FFHQ_512 / 8 + apart * np.array_equal(image, restored)
@@ -205,7 +205,7 @@ def test_l2_ld_is_a_mean_over_five_points_in_pixels_of_512_without_normalisation
     assert measure(restored, target, [])["l2_ld"] == pytest.approx(8 * (0 + 5 + 1 + 10 + 0) / 5, abs=1e-4)
 
 
-# --- the order of images that each metric promises ---
+# --- the order in which each metric ranks images ---
 
 
 def test_the_target_the_blurred_target_the_lq_and_a_reference_pasted_in(weights: Path) -> None:
@@ -235,8 +235,7 @@ def test_the_target_the_blurred_target_the_lq_and_a_reference_pasted_in(weights:
                 order(metric, "target", other)
     order("id_target", "target", "blurred", "pasted")
     assert rows["target"]["l2_ld"] == rows["target"]["deg_judge"] == 0
-    # Of all results, the pasted reference is the most similar to the references. Its copy ratio shows that it is a
-    # copy.
+    # The pasted reference has the highest identity to references, and its copy ratio shows that it is a copy.
     assert max(rows, key=lambda system: rows[system]["id_references"]) == "pasted"
     assert rows["pasted"]["copy_ratio"] == pytest.approx(1) and rows["target"]["copy_ratio"] == 0
     assert max(rows["blurred"]["copy_ratio"], rows["lq"]["copy_ratio"]) < 0.1

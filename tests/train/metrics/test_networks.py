@@ -42,7 +42,7 @@ def write_checkpoint(folder: Path) -> Ir:
 
 
 def write_onnx(folder: Path) -> None:
-    """Writes a network in ONNX that returns 4 x 4 mean colours (1, 48) of the crop."""
+    """Writes an ONNX file whose network returns 4 x 4 mean colours of the crop, (1, 48)."""
     nodes = [
         helper.make_node("AveragePool", ["x"], ["means"], kernel_shape=[28, 28], strides=[28, 28]),
         helper.make_node("Flatten", ["means"], ["y"]),
@@ -56,7 +56,7 @@ def write_onnx(folder: Path) -> None:
 def test_ir_50_has_adafaces_tensors() -> None:
     with torch.device("meta"):
         shapes = {name: tuple(value.shape) for name, value in Ir().state_dict().items() if "num_batches" not in name}
-    # The names and shapes of mk-minchul/AdaFace: net.py.
+    # The names and shapes are those in net.py of mk-minchul/AdaFace.
     assert shapes["input_layer.0.weight"] == (64, 3, 3, 3) and shapes["output_layer.3.weight"] == (512, 512 * 49)
     assert (
         shapes["body.3.shortcut_layer.0.weight"] == (128, 64, 1, 1) and "body.0.shortcut_layer.0.weight" not in shapes
@@ -104,7 +104,8 @@ def test_adaface_measures_identity_to_the_input_and_the_angle_to_the_target(tmp_
 
 
 class Bright(torch.nn.Module):
-    """Returns heatmaps as facexlib's network does. Map number n shows the brightness, n rows higher."""
+    """Returns heatmaps like facexlib's network. Map number n has the brightness of the image, moved up by n % 3
+    rows."""
 
     def forward(self, image: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         small = torch.nn.functional.avg_pool2d(image.mean(1), 4)
@@ -124,12 +125,12 @@ def test_lmd_is_the_mean_distance_of_98_points(tmp_path: Path) -> None:
     assert points.shape == (POINTS, 2) and np.abs(points[0] - (204, 300)).max() <= 4
     assert points[1] == pytest.approx(points[0] - (0, 8)) and points[3] == pytest.approx(points[0])
     measure, reasons = build_measure(["lmd_awing"], judge(), tmp_path)
-    # A dot that moved by 24 and 32 pixels moved by 40 pixels. The judge's detector is not asked.
+    # A dot that moved by 24 px and 32 px moved by 40 px. The judge's detector is not called.
     assert reasons == {} and measure(dot(228, 332), dot(204, 300), [])["lmd_awing"] == pytest.approx(40)
 
 
 def points_by_facexlib(heatmaps: np.ndarray) -> np.ndarray:
-    """Computes the points with facexlib's formula, one after the other."""
+    """Computes the points by facexlib's formula, one after the other."""
     flats = [one.ravel() for one in heatmaps]
     best = [int(flat.argmax()) for flat in flats]
     is_low, is_high = any(one + MAP >= 4096 for one in best), any(one - MAP <= 0 for one in best)

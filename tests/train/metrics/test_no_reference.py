@@ -1,4 +1,5 @@
-"""Tests that our calls of pyiqa agree with direct calls with the same random weights. Needs the package pyiqa."""
+"""Tests that our calls of pyiqa give the same values as direct calls. Both use the same random weights. Needs the
+package pyiqa."""
 
 from __future__ import annotations
 
@@ -89,13 +90,13 @@ def test_musiq_is_pyiqas(tmp_path: Path) -> None:
     assert found == pytest.approx(theirs.flatten().tolist(), abs=1e-5) and found[0] != found[1]
 
 
-@pytest.mark.filterwarnings("ignore")  # the tracing of the network gives warnings
+@pytest.mark.filterwarnings("ignore")  # torch.jit.trace gives warnings
 def test_clip_iqa_is_pyiqas(tmp_path: Path) -> None:
     pyiqa = pytest.importorskip("pyiqa")
     from pyiqa.archs.clip_model import CLIP
 
     torch.manual_seed(0)
-    # This is the smallest CLIP of this layout. It is saved as TorchScript, like OpenAI's file.
+    # A small CLIP, saved as TorchScript like OpenAI's file.
     small = CLIP(16, 64, (1, 1, 1, 1), 16, None, 77, 49408, 64, 1, 1).eval()
     traced = torch.jit.trace(small, (torch.zeros(1, 3, 64, 64), torch.ones(1, 77, dtype=torch.long)))
     path, images = tmp_path / WEIGHTS["clipiqa"].file, pictures(96)
@@ -149,5 +150,5 @@ def test_niqe_of_photos_is_pyiqas_and_a_blurred_photo_is_worse(shared_data: Path
         both = np.stack([photo, cv2.GaussianBlur(photo, (0, 0), 3)]).transpose(0, 3, 1, 2)
         sharp, blurred = judged(torch.from_numpy(both.copy()) / 255)
         assert sharp < blurred
-        # pyiqa also reads the photo from its file, and finds the same value.
+        # pyiqa computes the same value if it reads the photo from its file.
         assert sharp == pytest.approx(float(theirs(str(path))), abs=1e-4)

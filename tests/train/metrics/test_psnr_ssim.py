@@ -58,7 +58,7 @@ def test_ssim_is_scikit_images_with_wangs_settings() -> None:
 
 
 def check_luma(pairs: list[tuple[np.ndarray, np.ndarray]]) -> None:
-    """Compares PSNR and SSIM of Y with scikit-image, whose conversion is BasicSR's."""
+    """Compares PSNR and SSIM of Y with scikit-image, whose conversion to Y is the same as BasicSR's."""
     lumas = [[rgb2ycbcr(image)[..., 0] for image in pair] for pair in pairs]
     expected = [peak_signal_noise_ratio(target, restored, data_range=255) for restored, target in lumas]
     assert psnr_y(*tensors(pairs)) == pytest.approx(expected, abs=1e-4)
@@ -110,7 +110,7 @@ def test_photos_have_scikit_images_figures(shared_data: Path) -> None:
 
 
 def ms_ssim_by_hand(restored: np.ndarray, target: np.ndarray) -> float:
-    """Computes MS-SSIM (Wang et al. 2003) in numpy for each channel.
+    """Computes MS-SSIM (Wang et al. 2003) in numpy, as the mean over channels.
 
     The contrast and the structure count at every scale. The luminance counts only at the last scale.
     """
@@ -127,7 +127,7 @@ def ms_ssim_by_hand(restored: np.ndarray, target: np.ndarray) -> float:
             term = (2 * (pq - p_ * q_) + 0.03**2) / (pp - p_**2 + qq - q_**2 + 0.03**2)
             if scale == len(exponents) - 1:
                 term = term * (2 * p_ * q_ + 0.01**2) / (p_**2 + q_**2 + 0.01**2)
-                terms.append(term)  # the borders are included only at the last scale, as in torchmetrics
+                terms.append(term)  # as in torchmetrics, borders count only at the last scale
             else:
                 terms.append(term[5:-5, 5:-5])
         found *= np.mean(terms) ** exponent

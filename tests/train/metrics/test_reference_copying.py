@@ -25,12 +25,12 @@ def ratio(result: np.ndarray, target: np.ndarray, references: np.ndarray) -> flo
 
 
 def test_by_hand() -> None:
-    # The cosine of the reference to the target is .6. The result is between the reference and the target.
+    # The cosine of reference and target is .6. The result lies between them.
     target, reference = np.array([1.0, 0.0]), np.array([0.6, 0.8])
     result = np.array([0.8, 0.6])
-    # The cosine of the result is .96 to the reference and .8 to the target. Their difference is divided by 1 - .6.
+    # The cosine of the result is .96 to the reference and .8 to the target. The ratio is (.96 - .8) / (1 - .6).
     assert ratio(result, target, reference[None]) == pytest.approx(0.16 / 0.4)
-    # This result is unlike both the target and the reference, so it is no copy.
+    # A result that is unlike the reference is not a copy.
     assert ratio(np.array([0.0, -1.0]), target, reference[None]) == 0
 
 

@@ -39,7 +39,7 @@ VRE = VreConfig(size=32, channels=4, multipliers=(1, 2), codes=8, dim=6, tokens=
 
 
 class Vre(torch.nn.Module):
-    """Has the parts of the embedder: a dictionary that is frozen, and a projection that is trained."""
+    """Acts as the embedder: it has a frozen dictionary and a trained projection."""
 
     def __init__(self, config: VreConfig, prompt_dim: int) -> None:
         super().__init__()
@@ -52,9 +52,9 @@ class Vre(torch.nn.Module):
 
 
 class DiffusionBase(torch.nn.Module):
-    """Acts as a diffusion base with a frozen UNet and an adapter that is trained.
+    """Acts as a diffusion base with a frozen UNet and a trained adapter.
 
-    The folder of the base contains the weights and the width of the base.
+    The folder of the base contains its weights and its width.
     """
 
     prompt_dim, latent_channels = 8, 3
@@ -88,7 +88,7 @@ def base_fingerprint(folder: str) -> str:
 @pytest.fixture(autouse=True)
 def doubles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("train.models.restorer.Vre", Vre)
-    # replaces the real modules, which are imported only if a diffusion model is built
+    # Replace the real modules before they are imported, which happens when a diffusion base is built.
     for name, member in (("diffusion", DiffusionBase), ("base_folder", base_fingerprint)):
         module = ModuleType(f"train.models.bases.{name}")
         setattr(module, member.__name__, member)
@@ -114,7 +114,7 @@ def config_of(recipe: str = "tiny") -> ModelConfig:
 
 
 def awake(recipe: str = "tiny", seed: int = 0) -> Restorer:
-    """Returns a restorer without layers of zeros. In a new restorer, such layers hide the layers before them."""
+    """Returns a restorer with random weights instead of zeros, which would hide the layers before them."""
     torch.manual_seed(seed)
     model = Restorer(config_of(recipe), {"recipe": recipe})
     with torch.no_grad():
@@ -242,8 +242,7 @@ def test_gradients_reach_all_that_trains_and_nothing_else(recipe: str) -> None:
         for name, parameter in model.named_parameters():
             frozen = name.startswith("vre.encoder")
             assert parameter.requires_grad != frozen and (parameter.grad is None) == frozen, name
-            # The bias of the keys has no gradient: it adds the same number to every score, so it does not change the
-            # attention.
+            # The bias of the keys has no gradient, because it adds the same number to all scores of a query.
             if slots and parameter.grad is not None and not name.endswith("to_k.bias"):
                 assert float(parameter.grad.abs().max()) > 0, name
 
@@ -256,7 +255,7 @@ def test_bfloat16_where_autocast_wants_it_has_gradients_too(recipe: str) -> None
     with torch.autocast("cpu", torch.bfloat16):
         done = model(lq, references, present, embeddings)
         nobody = model(lq, references[:, :0], present[:, :0], embeddings[:, :0])
-    # The tolerance for `refine-unet` is large, because its double has large features, and bf16 rounds large numbers
+    # The tolerance for `refine-unet` is large, because its features are large here, and bf16 rounds large numbers
     # coarsely.
     assert done.image.dtype == torch.float32
     assert torch.allclose(done.image, exact, atol=0.15 if recipe == "refine-unet" else 0.02)
@@ -343,11 +342,12 @@ def test_pooling_by_hand() -> None:
 @pytest.mark.parametrize("recipe", RESTORING)
 def test_saved_and_loaded_it_restores_the_same(recipe: str, tmp_path: Path) -> None:
     model = awake(recipe)
-    # the averaged weights need no gradients either, and they must also be saved
+    # averaged weights do not require gradients, and must be saved too
     model.requires_grad_(False).save_pretrained(tmp_path)
     loaded = Restorer.from_pretrained(tmp_path)
     assert loaded.config == model.config and loaded.facts == {"recipe": recipe} and not loaded.training
-    # On some CPUs (seen on an Intel Xeon with AMX), a sum in float32 depends on where the weights lie in memory.
+    # On some CPUs (for example an Intel Xeon with AMX), a sum in float32 depends on the memory addresses of the
+    # weights.
     assert torch.allclose(loaded(*inputs(2)).image, model(*inputs(2)).image, rtol=0, atol=2e-6)
     weights = loaded.state_dict()
     assert all(torch.equal(weight, weights[name]) for name, weight in model.state_dict().items())
@@ -414,7 +414,7 @@ def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
 def test_a_checkpoint_holds_every_weight_of_its_recipe_and_no_other(tmp_path: Path) -> None:
     awake("honestface").save_pretrained(tmp_path / "honestface")
     weights = load_file(tmp_path / "honestface" / "model.safetensors")
-    # the encoder must be saved although it is frozen, because no other file contains its weights
+    # the frozen encoder must be saved too, because no other file contains its weights
     assert "vre.encoder.weight" in weights
     first = sorted(weights)[0]
     for change, said in (
@@ -499,7 +499,7 @@ def test_the_recognizer_sees_the_crop_that_curation_showed_it(size: int) -> None
 
 
 def test_the_recognizer_is_frozen_and_lets_gradients_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # `load_recognizer` must write no file, because the folder of a snapshot can be read-only.
+    # `load_recognizer` must not write a file, because the folder of a snapshot can be read-only.
     monkeypatch.setattr(tempfile, "NamedTemporaryFile", lambda *_, **__: pytest.fail("a file was written"))
     recognizer = load_recognizer(recognizer_onnx(tmp_path / "r.onnx"), FACTS, 32)
     faces = torch.rand(2, 3, 32, 32, requires_grad=True)

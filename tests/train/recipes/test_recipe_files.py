@@ -1,4 +1,5 @@
-"""Tests that recipes do not change by writing and reading, that keys like loss.edge work, and that errors are clear."""
+"""Tests that a recipe is the same after it was written and read, that keys like loss.edge work, and the error
+messages."""
 
 import json
 import subprocess
@@ -67,9 +68,9 @@ def write(path: Path, text: str) -> Path:
 @settings(max_examples=30)
 def test_a_recipe_is_equal_after_writing_and_reading(name: str, base: str, changes: dict[str, Any]) -> None:
     usual = find_recipe(name, None if name in STYLEGAN_RECIPES else base)
-    if name in STYLEGAN_RECIPES:  # these keys are left out, because the base stylegan allows only some parts and sizes
+    if name in STYLEGAN_RECIPES:  # the base stylegan allows only some parts and sizes
         changes = {key: value for key, value in changes.items() if key not in ("parts", "size")}
-    if name == "vre":  # these keys are left out, because the name and the losses of the recipe vre cannot be changed
+    if name == "vre":  # the name and the losses of recipe vre cannot be changed
         changes = {key: value for key, value in changes.items() if key not in ("name", "loss")}
     if not usual.discriminator and "gan" in changes.get("loss", {}):  # the loss gan needs a discriminator
         changes = {key: value for key, value in changes.items() if key != "loss"}

@@ -1,4 +1,4 @@
-"""Tests every recipe on both bases: it trains, resumes exactly, and restores with and without references."""
+"""Tests each recipe on both bases: training, exact resuming, and restoring with and without references."""
 
 import json
 from collections.abc import Callable
@@ -39,10 +39,10 @@ def taken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Snapshot]:
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory, taken: dict[str, Snapshot]) -> Callable[[Recipe], Settings]:
-    """Returns a function that returns the settings for training a recipe.
+    """Returns a function that returns the training settings of a recipe.
 
-    The settings name random backbones and a small diffusion model. If the recipe has a prompt, the settings also name a
-    run of the recipe vre.
+    They name random backbones and a small diffusion model. If the recipe has a prompt, they also name a run of recipe
+    vre.
     """
     folder = tmp_path_factory.mktemp("settings")
     weights = random_vgg16(folder / "weights")
@@ -62,7 +62,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory, taken: dict[str, Snapshot
 
 
 NAMES = [name for name in RECIPES if name not in STYLEGAN_RECIPES]
-# `make test` trains each recipe on one base, and `make faults` trains it on the other base, too.
+# `make test` trains each recipe on one base, and `make faults` trains it on the other base too.
 ONE_BASE = [(name, DIFFUSION if name == "instant" else TINY) for name in NAMES]
 OTHER_BASE = [(name, TINY if base == DIFFUSION else DIFFUSION) for name, base in ONE_BASE]
 
@@ -92,8 +92,8 @@ def test_two_steps_in_one_go_are_two_steps_with_a_rest_and_restore(
         one, other = load_file(whole.checkpoint / file), load_file(parts.checkpoint / file)
         assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one), file
     lines = [json.loads(line) for line in (tmp_path / "whole" / "stats.jsonl").read_text().splitlines()]
-    assert lines  # There are lines, because the validation ran at the start and at the end.
-    # A training in which no sample has a reference also works.
+    assert lines  # the validation wrote lines at the start and at the end
+    # A training without any references works too.
     train(tmp_path / "alone", faces, replace(recipe, reference_counts=(0,)), 2, workers=0, settings=told)
 
     monkeypatch.setattr(
@@ -111,9 +111,9 @@ def test_two_steps_in_one_go_are_two_steps_with_a_rest_and_restore(
             image = dictionary(lq, lq[:, None, :0], torch.zeros(1, 0, dtype=torch.bool), torch.zeros(1, 0, 1)).image
         assert image.shape == lq.shape and dictionary.config.vre == recipe.vre
         return
-    # After so few steps, the restorer changes little. Without this line, `restore` would undo a part of these changes.
+    # The restorer changes little after so few steps. Without this line, `restore` would undo some of the changes.
     monkeypatch.setattr("train.restore.decisions.coarse_form.READABLE_SHARE", 2.0)
-    # The restorer is loaded once, because loading takes half a second on a diffusion model.
+    # Load the restorer only once, because a diffusion base takes half a second to load.
     monkeypatch.setattr(restore_photos, "_load_restorer", cache(restore_photos._load_restorer))
     restored = []
     for many in (2, 0):
@@ -122,21 +122,21 @@ def test_two_steps_in_one_go_are_two_steps_with_a_rest_and_restore(
         assert (row.status, row.reason) == ("ok", None)
         restored.append(cv2.imread(str(out / "0.png")))
     assert restored[0].shape == (recipe.size, recipe.size, 3)
-    # After so few steps, references may change a pixel by less than one level of 256. Therefore the test compares the
-    # outputs of the model and not the files.
+    # Compare the outputs of the model and not the files, because after so few steps references may change pixels by
+    # less than one level.
     model, rng = Restorer.from_pretrained(tmp_path / "whole"), torch.Generator().manual_seed(0)
     lq, references = (torch.rand(1, n, 3, recipe.size, recipe.size, generator=rng) for n in (1, 2))
     embeddings, present = torch.nn.functional.normalize(torch.rand(1, 2, DIM, generator=rng), dim=-1), torch.ones(1, 2)
     with torch.no_grad():
         images = [model(lq[:, 0], references[:, :k], present[:, :k].bool(), embeddings[:, :k]).image for k in (2, 0)]
-    # the result of these recipes must not change, because they use no references
+    # only these two recipes use no references
     assert torch.equal(*images) == (name in ("osdface", "idm"))
 
 
 def finding(recognizer: Path) -> FaceModels:
-    """Returns face models with this recognizer, which find a face in any picture.
+    """Returns face models with the given recognizer. They find one face in every picture.
 
-    The landmarks of the face are the landmarks of the template, moved by a pixel.
+    Its landmarks are those of the template, moved by a pixel.
     """
 
     def detect(image: np.ndarray) -> list[Detection]:

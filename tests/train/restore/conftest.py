@@ -20,8 +20,7 @@ def marking(monkeypatch: pytest.MonkeyPatch) -> Marking:
     model = Marking("embedding")
     monkeypatch.setattr(train.restore.restorers.face_restorer, "load_faces", doubles.models)
     monkeypatch.setattr(train.restore.decisions.harm, "LIMITS", NO_LIMITS)
-    # With this limit, no input counts as readable. `restore` would otherwise give the marks the coarse form of the
-    # input.
+    # With this limit, `restore` never corrects the coarse form. Otherwise the correction would remove the marks.
     monkeypatch.setattr(train.restore.decisions.coarse_form, "READABLE_SHARE", 2.0)
     monkeypatch.setattr(Restorer, "from_pretrained", classmethod(lambda cls, folder, base_model=None: model))
     return model

@@ -1,4 +1,4 @@
-"""Tests when `restore` computes in bfloat16 on a CPU although nobody asked for it."""
+"""Tests when `restore` chooses bfloat16 on a CPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests `restore` with ReFineFIR's released layout: it uses one reference for each face, and needs a reference."""
+"""Tests `restore` with weights in ReFineFIR's layout: each face needs a reference, and only one reference is used."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -38,7 +38,7 @@ Release = tuple[Path, State, State]  # the value of --run, the generator and the
 
 @pytest.fixture
 def release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Release:
-    """Writes small weights in the released layout, and makes the double of dlib find the mean face in every crop."""
+    """Writes small weights in the released layout. The double of dlib finds the mean face in every crop."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         generator, encoder = make_generator(), make_encoder()
@@ -57,14 +57,14 @@ def test_one_reference_guides_each_face(
     (row,) = restore(
         [photo], shown, run, tmp_path / "o", say=notices.append, on_face=lambda _, *face: seen.append(face)
     )
-    # The face of the person in the references gets the most similar reference, and the other face is kept.
+    # The face of the person gets the most similar reference, and the other face is kept.
     (one,) = [face for face in row.faces if face.restored]
     (other,) = [face for face in row.faces if not face.restored]
     assert row.status == "ok" and len(one.references) == 1 and one.references[0].cosine_to_others is None
     assert ", the most similar of 2, because this restorer uses one reference." in one.sentence
     assert other.decision == "no_reference" and "needs a reference, and the face has none, because" in other.sentence
     assert not any("landmarks" in notice for notice in notices)
-    # The generator must read the warped reference. The identity must be computed from the reference before the warp.
+    # The generator must read the warped reference, and the identity encoder the reference before the warp.
     ((lq, read, restored),) = seen
     used = next(path for path in shown if str(path) == one.references[0].file)
     (whole,) = read_references([(used, None)], load_restorer(run).config, doubles.models("double"))
@@ -78,7 +78,7 @@ def test_one_reference_guides_each_face(
     images = torch.cat([2 * to_tensors(one) - 1 for one in (lq[None], read.crops)], 1)
     expected = (generate(generator, images, identity)[0].clamp(-1, 1) + 1).permute(1, 2, 0) * 127.5
     assert float((torch.from_numpy(restored) - expected).abs().max()) < 1
-    # Without a reference, the command restores nothing.
+    # If no reference is given, the command ends with an error.
     with pytest.raises(BadInput, match="needs a reference: give a photo of the same person with --reference"):
         restore([photo], [], run, tmp_path / "p")
     assert not (tmp_path / "p").exists()
@@ -111,7 +111,7 @@ def test_faces_and_references_without_landmarks_are_counted_named_and_not_used(
     run, notices, lost = release[0], list[str](), set[int]()
 
     def find(image: np.ndarray) -> np.ndarray:
-        """Returns the 68 points of a face. The points are wrong for the people in `lost`."""
+        """Returns the 68 points of a face. For the people in `lost`, they are wrong."""
         person = int(np.argmax([doubles.embed(image[None])[0] @ one / np.linalg.norm(one) for one in doubles.PEOPLE]))
         return mean_face() + (100 if person in lost else 0)
 
@@ -125,7 +125,7 @@ def test_faces_and_references_without_landmarks_are_counted_named_and_not_used(
     assert row.status == "ok" and "with 1 reference (r.png" in one.sentence and other.decision == "no_reference"
     assert "t.png was left out, because the landmarks for the warp were not found" in other.sentence
     assert len([n for n in notices if "not found on 1 of 2 faces in the references" in n and "t.png" in n]) == 1
-    # Now the landmarks are found in the references, but not in the faces of the photo.
+    # Now the landmarks of the references are found, but not those of the faces in the photo.
     lost.clear()
     points = train.restore.restore_face.find_warp_points
     monkeypatch.setattr(train.restore.restore_face, "find_warp_points", lambda *_: None)

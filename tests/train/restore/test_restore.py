@@ -1,6 +1,5 @@
-"""Tests restoring photos: which faces are restored, where the results go, and the messages about other files.
-
-The people of the doubles are coloured squares.
+"""Tests restoring photos: which faces are restored, the paths of the results, and the messages about other files. The
+people of the doubles are coloured squares.
 """
 
 from __future__ import annotations
@@ -89,7 +88,7 @@ def test_an_unreadable_folder_is_a_row_and_dot_files_are_skipped(
         save(name, [0])
     scandir = os.scandir
 
-    def locked(path: str) -> object:  # acts like a folder that cannot be read, because root can read every folder
+    def locked(path: str) -> object:  # acts like an unreadable folder; root could read a real one
         if str(path).endswith("locked"):
             raise PermissionError(13, "Permission denied", str(path))
         return scandir(path)
@@ -146,7 +145,7 @@ def test_a_stopped_call_has_a_row_for_every_photo_and_is_repeated(
 
     with pytest.raises(KeyboardInterrupt):
         restore([tmp_path / "in"], [], tmp_path, tmp_path / "o", progress=stop)
-    # A thread may have finished the third photo before the command stopped.
+    # The third photo can be finished, because a thread may have worked on it when the command was stopped.
     statuses = log_of(tmp_path / "o")
     assert [statuses[name] for name in ("a.png", "b.png")] == ["ok", "ok"] and statuses["c.png"] in ("ok", "failed")
     assert (tmp_path / "o" / "c.png").exists() == (statuses["c.png"] == "ok")
@@ -223,7 +222,7 @@ def test_folders_keep_their_structure_and_every_file_gets_a_row(
     outputs, _ = plan_outputs([save("three/B.bmp", [0]), save("three/b.bmp", [1]), save("three/B.jpg", [2])], tmp_path)
     assert len({fold_name(output.png) for output in outputs}) == 3
     outputs, _ = plan_outputs([save("camera/IMG.PNG", [0])], tmp_path)
-    assert outputs[0].png == tmp_path / "IMG.png"  # the name needs no addition, because no other photo has this name
+    assert outputs[0].png == tmp_path / "IMG.png"  # no other photo has this name, so nothing is added to it
     made = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("x.*")}
     assert made == {"a/x.png", "b/x.png", "b/x.jpg"}
     logged = [json.loads(line) for line in (tmp_path / "out" / LOG).read_text().splitlines()]
@@ -299,7 +298,7 @@ def test_out_may_be_inside_or_above_the_folder_of_the_photos_but_not_the_folder_
         with pytest.raises(BadInput, match="would overwrite"):
             restore([folder], [], tmp_path, out)
     assert [path.name for path in folder.iterdir() if path.is_file()] == ["one.png"]
-    # in the second call, the results of the first call do not count as photos
+    # the second call does not restore the results of the first call
     for out in (folder / "out", Path("in/out")):
         rows = restore([folder], [], tmp_path, out)
         assert [Path(row.photo).name for row in rows] == ["two.bmp", "one.png"]
@@ -310,9 +309,9 @@ def test_out_may_be_inside_or_above_the_folder_of_the_photos_but_not_the_folder_
 
 @pytest.fixture
 def warping(marking: Marking, monkeypatch: pytest.MonkeyPatch) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Makes the restorer use the part `warped`, and returns a list of the landmarks of each warp.
+    """Makes the restorer use the part `warped`. The double of the warp paints the reference blue.
 
-    The double of the warp paints the reference blue.
+    Returns a list, to which each warp adds the landmarks of the reference and of the input.
     """
     marking.config = replace(marking.config, parts=("maps", "warped"))
     warped: list[tuple[np.ndarray, np.ndarray]] = []
@@ -336,7 +335,7 @@ def test_references_are_warped_to_each_face_where_the_recipe_says_so(
     assert row.status == "ok" and row.reason is None and len(warping) == 2
     blue = torch.tensor([0.0, 0.0, 1.0]).view(3, 1, 1).expand(3, SIZE, SIZE)
     assert all(torch.equal(crop, blue) for crop in marking.references[0])
-    # The landmarks must be those of the aligned crops, which are near the template.
+    # The landmarks must be in pixels of the aligned crops, so they are near the template.
     template = scale_template(FFHQ_512, FFHQ_SIZE, SIZE)
     assert all(np.abs(points - template).max() < SIZE / 8 for pair in warping for points in pair)
     marking.config = replace(marking.config, parts=("maps",))
@@ -430,7 +429,7 @@ def test_released_weights_name_no_recognizer_and_any_finds_the_faces(
 
 
 def test_a_restorer_is_called_on_its_own_device_and_answers_on_the_cpu() -> None:
-    """The meta device stands in for a GPU, because its tensors cannot be mixed with tensors on the CPU either."""
+    """The device meta stands for a GPU: its tensors cannot be mixed with tensors on the CPU."""
 
     class Elsewhere(torch.nn.Module):
         def __init__(self) -> None:
@@ -467,7 +466,7 @@ def test_a_page_shows_each_face_as_it_came_its_references_and_the_restored_one(
     html = render_sheet(facts)
     assert html.count("data:image/webp;base64,") == 3 and "&lt;RUN&gt;" in html and 'src="http' not in html
     assert "1 photo: No face was found." in html and "It is uncertain." in html and "Not measured: NIQE" in html
-    # The report must be able to read the file that was written.
+    # The report can read the written file.
     run = tmp_path / "run"
     (run / "restored").mkdir(parents=True)
     (run / "config.json").write_text("{}")
@@ -496,7 +495,7 @@ def test_who_is_kept_out_of_the_runs_dataset_is_no_reference_and_not_restored(
     assert row.status == "ok" and marking.seen == [1] and any("left out of the references" in one for one in said)
     (row,) = restore([out], [], run, tmp_path / "o2")
     assert row.status == "dropped" and "opted out" in str(row.reason) and not (tmp_path / "o2" / "out.png").exists()
-    # The photo still counts as the same photo if its file gets a comment and another path.
+    # A copy of the photo with a comment and another path is kept out too.
     rated = tmp_path / "rated.png"
     with Image.open(out) as picture:
         info = PngInfo()
@@ -506,10 +505,10 @@ def test_who_is_kept_out_of_the_runs_dataset_is_no_reference_and_not_restored(
         restore([photo], [rated], run, tmp_path / "o2")
     (row,) = restore([rated], [], run, tmp_path / "o2")
     assert row.status == "dropped"
-    # A run in another folder does not know the list of opt-outs.
+    # For a run outside the dataset's folder, the list of opt-outs is not found.
     (row,) = restore([photo], [out], tmp_path / "elsewhere", tmp_path / "o3")
     assert row.status == "ok"
-    # If a face opted out, it is recognised in any photo.
+    # A face that opted out is recognized in other photos too.
     with Ledger.open(dataset, write=True) as ledger:
         vector = doubles.models("double").embed(np.stack([doubles.face(5, 9)]))[0]
         recognizer = doubles.models("double").recognizer_sha256()
@@ -579,7 +578,8 @@ def test_a_broken_profile_and_a_photo_read_at_half_size_are_said(
 
 
 def read_smaller(path: Path) -> Picture:
-    """Reads a photo under a limit of pixels. The photo exceeds this limit, but does not exceed it at half size."""
+    """Reads a photo with a limit for the number of pixels. The photo is above the limit, but at half size it is
+    below."""
     pixels = len(doubles.photo([0], 0)) ** 2
     return decode_picture(path, 2 * pixels, keep_original=True)
 
@@ -601,7 +601,7 @@ def test_a_restored_face_that_is_not_finite_is_a_failed_photo(
 def test_equal_frames_give_equal_files_whatever_is_restored_between_them(
     marking: Marking, save: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """Tests that a restoration draws no random numbers, because they would add flicker to the frames of a video."""
+    """Tests that a restoration draws no random numbers, because these would make a restored video flicker."""
     reference, frames = save("r.png", [5], 1), [save("1.png", [5]), save("2.png", [0, 5]), save("3.png", [5])]
     restore(frames, [reference], tmp_path, tmp_path / "o", always=True)
     results = [(tmp_path / "o" / frame.name).read_bytes() for frame in frames]
@@ -614,7 +614,7 @@ def test_a_photo_that_is_upside_down_is_restored_upright(
     marking: Marking, save: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     upright = decode(save("one.png", [5]))
-    upright[:5, :5] = 255  # the double of the detector finds faces only if this corner is at the top left
+    upright[:5, :5] = 255  # the double of the detector finds faces only if the white corner is at the top left
 
     def detect(image: np.ndarray) -> list[Detection]:
         return doubles.detect(np.where(image[:5, :5].min() == 255, image, 0).astype(np.uint8))

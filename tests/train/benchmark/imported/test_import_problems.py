@@ -1,4 +1,4 @@
-"""Tests that everything that does not fit in a published set is counted, and that bad input gets one sentence."""
+"""Tests that problems of a published set are counted by kind, and that bad input gives an error of one sentence."""
 
 from __future__ import annotations
 
@@ -104,7 +104,8 @@ def test_pictures_that_are_broken_or_not_square_are_left_out_and_counted(folder:
 
 
 def test_a_target_among_its_own_references_is_not_used(folder: Path) -> None:
-    save(folder / "refs/a/0.bmp", cv2.imread(str(folder / "gt/a_1.png")))  # other bytes, but the same pixels
+    # The file has the same pixels as the target, but other bytes.
+    save(folder / "refs/a/0.bmp", cv2.imread(str(folder / "gt/a_1.png")))
     imported(folder)
     case = load_imported(folder.parent / "out").cases[0]
     assert problems(folder) == {"own_reference": ["refs/a/0.bmp"]}
@@ -130,7 +131,7 @@ def test_a_list_can_name_files_that_do_not_exist(tmp_path: Path) -> None:
     save(folder / "LQ/b.png", noise(3))
     (folder / "TestLists.txt").write_text(lines[2] + "\n" + lines[2].replace("a.png", "b.png"))
     counts = import_benchmark(folder, "asffnet", tmp_path / "both").problems
-    assert counts["missing_reference"] == 1 and counts["no_references"] == 2  # two images share the missing folder
+    assert counts["missing_reference"] == 1 and counts["no_references"] == 2  # one missing folder, needed by two images
     (folder / "TestLists.txt").write_text("a\tb\tc\td")
     with pytest.raises(BadInput, match=r"Line 1 of .* has 4 columns"):
         import_benchmark(folder, "asffnet", tmp_path / "third")
@@ -156,7 +157,7 @@ def test_photos_are_copied_only_if_asked_and_the_same_command_resumes(folder: Pa
     assert imported(folder, with_images=True).written == 14
     assert (out / "images/refs/a/0.png").read_bytes() == (folder / "refs/a/0.png").read_bytes()
     (out / "images/refs/a/0.png").unlink()
-    assert imported(folder).written == 3  # the copies of an earlier call stay
+    assert imported(folder).written == 3  # copies of an earlier call are not removed
 
 
 def test_changed_files_are_refused(folder: Path) -> None:
@@ -174,7 +175,7 @@ def test_changed_files_are_refused(folder: Path) -> None:
     (out / "cases.jsonl").write_text(lines.replace('"a_1"', '"z_1"'))
     with pytest.raises(BadInput, match="was changed"):
         load_imported(out)
-    for old, new in (("lq/a_1.png", "../a_1.png"), ('"a_1"', '"../a_1"')):  # neither reads nor writes lead outside
+    for old, new in (("lq/a_1.png", "../a_1.png"), ('"a_1"', '"../a_1"')):  # paths that lead out of the folder
         (out / "cases.jsonl").write_text(lines.replace(old, new))
         with pytest.raises(BadInput, match="lines that a benchmark cannot contain"):
             load_imported(out)

@@ -22,7 +22,7 @@ def draw(number: int, side: int = SIDE) -> np.ndarray:
 
 
 def write(folder: Path, *names: str, first: int = 0, side: int = SIDE) -> None:
-    """Writes a different picture under each name."""
+    """Writes one picture for each name. All pictures differ."""
     for number, name in enumerate(names, first):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         assert cv2.imwrite(str(folder / name), draw(number, side))
@@ -93,7 +93,8 @@ def make_ntire(folder: Path) -> None:
     write(folder, *(f"test/{subset}/{subset}_{n}.png" for subset in ("CelebA", "LFW-Test") for n in (1, 2)))
 
 
-# layout -> the function that makes a set, and the expected counts: cases, people, targets, cases with references
+# Maps a layout to a function that makes a set, and to what is expected: the number of cases, the number of people,
+# whether there are targets, and the number of cases with references.
 SETS = {
     "dmdnet": (make_dmdnet, 2, 2, False, 2),
     "dmdnet-generic": (make_dmdnet_generic, 2, None, False, 0),
@@ -221,7 +222,7 @@ def test_the_real_sets_are_imported(tmp_path: Path, shared_data: Path) -> None:
     write_text(tmp_path / "three.toml", text)
     summary = import_benchmark(shared_data / "lq_with_references", str(tmp_path / "three.toml"), tmp_path / "three")
     assert (summary.cases, summary.people, summary.size) == (14, 6, 512)
-    assert summary.problems == {"unused": 10}  # nine photos that are not cut out, and the target of one set
+    assert summary.problems == {"unused": 10}  # nine photos that are not aligned crops, and one target
     summary = import_benchmark(shared_data / "lq_real" / "gfpgan", "folder", tmp_path / "real")
     assert (summary.cases, summary.lq_images) == (3, 4)
     assert summary.problems == {"not_square": 1, "gray": 1}

@@ -58,7 +58,7 @@ def test_results_of_one_set_are_in_one_table_with_the_first_as_the_baseline(tmp_
     ((_, cell, _),) = make_difference_rows(result)
     assert " * 10/10" in cell and "permutation test" in " ".join(make_notices(result))
     assert list(result["runs"]) == ["one", "mine"]
-    # the same call gives the same figures, and the other systems of a run are compared only if the user asks for them
+    # a second call gives the same figures; the other systems of a run are compared only with `with_all_systems`
     assert merge(one, f"mine={other}") == result
     keys = [row["key"] for row in merge(one, other, with_all_systems=True)["rows"]]
     assert keys == ["lq", "one/0", "one/4", "other/0", "other/4"]
@@ -93,10 +93,10 @@ def test_all_means_are_over_the_images_that_every_system_has(tmp_path: Path) -> 
     rows = {row["key"]: row for row in result["rows"]}
     assert rows["one/4"]["psnr"]["mean"] == pytest.approx(np.mean(values_of(0)["psnr"][:30]))
     assert {row["psnr"]["images"] for row in result["rows"]} == {30}
-    # one system has no identity for one image, so no system counts this image
+    # one system has no value for one image, so this image does not count for any system
     assert rows["one/4"]["id_target"]["images"] == rows["short/4"]["id_target"]["images"] == 29
     assert "because not every system has the image: 10 images of the set" in " ".join(make_notices(result))
-    # one result left out images that the other result has measured, and they are counted once
+    # the images that one result left out and the other measured are counted once
     left_out = {"images_left_out": {"seen_in_training": 10, "not_in_every_folder": 0}, "images_in_set": N}
     seen = str(write_run_result(tmp_path / "seen" / "evaluation-set.json", short, **left_out))
     said = " ".join(make_notices(merge(seen, one)))
@@ -161,7 +161,8 @@ def test_a_metric_that_reads_right_or_wrong_references_needs_the_same_references
 
 
 def test_few_stars_are_wrong_among_many_comparisons_and_zero_has_none(tmp_path: Path) -> None:
-    """Tests 30 systems that do not differ from the first system. Without a correction, some differences are marked."""
+    """Tests 30 systems that do not truly differ from the first system. Some p-values are below .05 before the
+    correction."""
     rng = np.random.default_rng(1)
     paths = []
     for number in range(31):
@@ -171,7 +172,7 @@ def test_few_stars_are_wrong_among_many_comparisons_and_zero_has_none(tmp_path: 
     figures = [difference["psnr"] for difference in result["differences"]]
     assert sum(figure["p"] < 0.05 for figure in figures) >= 1
     assert not any(figure["is_significant"] for figure in figures)
-    # a clear difference that is too small to be printed has no star
+    # a significant difference that is printed as zero has no star
     tiny = {key: {"psnr": (np.array(values["4"]["psnr"]) + 1e-4 + 1e-6 * NOISE[0]).tolist()} for key in ("lq", "4")}
     result = merge(paths[-1], str(write_run_result(tmp_path / "tiny" / "evaluation-set.json", tiny)))
     assert result["differences"][0]["psnr"]["is_significant"]
@@ -180,7 +181,7 @@ def test_few_stars_are_wrong_among_many_comparisons_and_zero_has_none(tmp_path: 
 
 def test_the_test_flips_the_signs_of_people() -> None:
     rng = np.random.default_rng(0)
-    # with five people, even the clearest difference has the p-value 2 / 2^5
+    # with five people, no p-value is below 2 / 2^5
     people = [str(n % 5) for n in range(50)]
     assert compute_p_value([1.0] * 50, people, rng) == pytest.approx(2 / 32)
     # with fewer people, the signs of images are flipped
@@ -203,8 +204,8 @@ def test_a_notice_says_that_few_people_allow_no_star(tmp_path: Path) -> None:
         assert any(stars) != ("no difference can be significant" in notice)
         return notice
 
-    # With six people, the smallest p-value is 2 / 2^6 = .0312. The correction multiplies this p-value by 1.5 if there
-    # are two comparisons, and by 2.08 if there are four.
+    # With six people, the smallest p-value is 2 / 2^6 = .0312. The correction multiplies it by 1.5 for two comparisons,
+    # and by 2.08 for four.
     assert "can be significant" not in describe(6, 2)
     assert "With 6 people, no difference" in describe(6, 3) and ".0312, before the correction for 4" in describe(6, 3)
     assert "With 5 people, no difference" in describe(5, 2) and ".0625, before" in describe(5, 2)
@@ -242,7 +243,7 @@ def test_the_command_writes_the_tables_the_plot_and_the_page(
     paths = [write(tmp_path, name, shift, number, **facts) for name, shift, number in (("soft", 0, 0), ("sharp", 1, 2))]
     written = {name: tmp_path / f"table.{name}" for name in ("html", "svg", "md", "tex")}
     flags = ["--plot", written["svg"], "--markdown", written["md"], "--latex", written["tex"]]
-    # without the kept images, there is no page
+    # a page needs the images that `evaluate --keep-images` keeps
     found = command("compare", *paths, "--page", written["html"])
     assert found.returncode == 2 and "--keep-images" in found.stderr and found.stderr.count("\n") == 1
     for path in map(Path, paths):
@@ -256,7 +257,7 @@ def test_the_command_writes_the_tables_the_plot_and_the_page(
     assert page.count("<article") == 7 and page.count('alt="soft: restored"') == 7 and 'id="zoom"' in page
     assert "the worst by identity to target" in page and 'src="http' not in page
     assert name in written["md"].read_text() and "\\textbf{" in written["tex"].read_text()
-    # the set is read again, and must be the set of the results
+    # the command reads the set again, and refuses a set that changed
     monkeypatch.setattr(page_images, "read_set", lambda *_: FrozenSet("set", N, cases[1:]))
     found = command("compare", *paths, "--page", written["html"])
     assert found.returncode == 2 and "changed after the evaluation" in found.stderr

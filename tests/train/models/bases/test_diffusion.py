@@ -43,7 +43,7 @@ def config_of(recipe: str, folder: Path, parts: tuple[str, ...] | None = None) -
 
 
 def awake(config: ModelConfig, recipe: str = "x") -> Restorer:
-    """Returns a restorer without weights of 0. In a new restorer, such weights hide the layers before them."""
+    """Returns a restorer with random weights instead of zeros, which would hide the layers before them."""
     torch.manual_seed(0)
     model = Restorer(config, {"recipe": recipe})
     with torch.no_grad():
@@ -131,7 +131,7 @@ def test_encode_and_decode_are_the_vaes(folder: Path) -> None:
 
 
 def test_references_are_seen_without_the_adapters(folder: Path) -> None:
-    """Tests that adapters change how the model reads the input, but not what a layer keeps of a reference."""
+    """Tests that adapters change the result, but not the keys and values that a layer keeps of a reference."""
     model, (lq, references, present, embeddings) = awake(config_of("instant", folder)), inputs(2)
     model(lq, references, present, embeddings)
     kept = model.base.extension.layers[0].references[0].clone()
@@ -154,7 +154,7 @@ def test_the_decoders_self_attention_sees_what_attention_over_all_keys_sees(fold
     model.base.unet.disable_adapters()
     k, v = (getattr(layer, name)(theirs).unflatten(0, (2, 2)) for name in ("to_k", "to_v"))
     model.base.unet.enable_adapters()
-    # In each channel, the values of each reference get the mean and the standard deviation of the input (AdaIN).
+    # In each channel, scale the values of each reference to the mean and the standard deviation of the input (AdaIN).
     spread, middle = (v - v.mean(2, keepdim=True)) / v.std(2, keepdim=True), layer.to_v(own)[:, None]
     v = spread * middle.std(2, keepdim=True) + middle.mean(2, keepdim=True)
     k, v = k.flatten(1, 2), v.flatten(1, 2)
@@ -166,7 +166,7 @@ def test_the_decoders_self_attention_sees_what_attention_over_all_keys_sees(fold
 
 @pytest.mark.parametrize("recipe", RESTORING)
 def test_gradients_reach_all_that_trains_and_nothing_else(recipe: str, folder: Path) -> None:
-    # At 128 px, the deepest level has several positions, so its attention is not trivial.
+    # At 128 px, the deepest level has several positions, so its attention is tested too.
     model, (lq, references, present, embeddings) = awake(config_of(recipe, folder)).train(), inputs(3, size=128)
     present[1] = False
     weights = torch.randn(lq.shape, generator=torch.Generator().manual_seed(5))
@@ -233,7 +233,7 @@ def test_the_fingerprint_is_of_what_the_configs_say_by_whatever_diffusers_they_w
         path = copy / part / "config.json"
         written = json.loads(path.read_text())
         defaults = {name: told.default for name, told in inspect.signature(kind.__init__).parameters.items()}
-        # Older files have fewer options, and have some options that do not exist any more.
+        # A file of an older version has fewer options, and an option that does not exist any more.
         few = {name: value for name, value in written.items() if defaults.get(name) != value}
         assert len(few) < len(written) - 5
         path.write_text(json.dumps({**few, "_diffusers_version": "0.1", "_name_or_path": "x", "gone": 1}))

@@ -22,7 +22,7 @@ SIZE = 64
 
 
 def restorer(recipe: str, folder: Path) -> Restorer:
-    """Returns a restorer whose adapters change the result."""
+    """Returns a restorer with random weights, so that its adapters change the result."""
     torch.manual_seed(0)
     model = Restorer(build_model_config(small(recipe, DIFFUSION), DIM, str(folder)), {"recipe": recipe})
     with torch.no_grad():
@@ -46,7 +46,7 @@ def test_winograd_is_the_convolution(shape: tuple[int, ...]) -> None:
     conv, x = nn.Conv2d(256, 320, 3, padding=1), torch.randn(shape)
     expected = F.conv2d(x.double(), conv.weight.double(), conv.bias.double(), padding=1)  # type: ignore[union-attr]
     assert float((WinogradConv2d(conv)(x) - expected).abs().max()) < 1e-4
-    assert not torch.equal(WinogradConv2d(conv)(x), conv(x))  # another order of operations was used
+    assert not torch.equal(WinogradConv2d(conv)(x), conv(x))  # Winograd's algorithm was really used
     odd = torch.randn(1, 256, 6, 8)
     assert torch.equal(WinogradConv2d(conv)(odd), conv(odd))
     last = x.to(memory_format=torch.channels_last)
@@ -89,7 +89,7 @@ def test_a_fast_restorer_restores_the_same(recipe: str, tmp_path: Path, monkeypa
     blocks = [layer for layer in vae.decoder.modules() if isinstance(layer, PlainBlock)]
     assert blocks and all(isinstance(block.conv2, WinogradConv2d) for block in blocks)
     assert sum(isinstance(layer, JoinedUpsampling) for layer in vae.modules()) == 3
-    # Part `extended` shows the references to the UNet without its adapters.
+    # Part `extended` needs the UNet without its adapters, so they are not merged.
     unet = model.base.unet
     assert any("lora" in name for name, _ in unet.named_modules()) == (recipe == "instant")
     for kind in (WinogradConv2d, JoinedUpsampling):

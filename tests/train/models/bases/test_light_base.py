@@ -17,8 +17,8 @@ from train.recipes.model_configs import build_model_config
 from train.recipes.recipes import DIFFUSION
 
 SIZE = 64
-PRUNED = {"mid_block_type": None, "layers_per_block": 1}  # BK-SDM-Small removes the same blocks of Stable Diffusion.
-FLUX2 = {"latent_channels": 32}  # The latent of FLUX.2 has 32 channels.
+PRUNED = {"mid_block_type": None, "layers_per_block": 1}  # the blocks that BK-SDM-Small removes are missing
+FLUX2 = {"latent_channels": 32}  # as in FLUX.2
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_encode_and_decode_are_those_of_the_autoencoder_tiny_in_training_too(fol
     assert z.shape == (1, 4, SIZE // 8, SIZE // 8)
     assert torch.equal(base.eval().encode(image), z)
     assert torch.allclose(base.decode(z), (vae.decode(z).sample + 1) / 2, atol=1e-6)
-    with torch.enable_grad():  # diffusers reads another range with gradient checkpointing
+    with torch.enable_grad():  # with gradient checkpointing, diffusers would expect images in 0..1
         assert torch.equal(base.train().encode(image), z)
 
 

@@ -100,7 +100,7 @@ def test_the_generator_of_the_release_has_the_released_tensors() -> None:
             f"decoder.noises.noise_{2 * level + 1}": (1, 1, size, size),
             f"decoder.noises.noise_{2 * level + 2}": (1, 1, size, size),
         }
-        step = len(sizes) - 2 - level  # the levels of the encoder are counted from large to small
+        step = len(sizes) - 2 - level  # the encoder counts its levels from large to small
         expected |= {
             f"encoder.convs.{step}.0.kernel": (4, 4),
             f"encoder.convs.{step}.1.weight": (before, own, 3, 3),
@@ -119,7 +119,7 @@ def test_the_generator_of_the_release_has_the_released_tensors() -> None:
 
 
 def test_the_small_double_has_the_tensors_of_a_small_generator() -> None:
-    """Checks the tensors of the double. It also has the mapping network, which our generator does not have."""
+    """Checks the tensors of the double. Only the double has a mapping network."""
     state = make_generator()
     named = {name: tensor.shape for name, tensor in state.items() if not name.startswith("decoder.style.")}
     assert {name: tensor.shape for name, tensor in Generator(SHAPE).state_dict().items()} == named
@@ -173,7 +173,7 @@ def test_a_restorer_on_this_base_is_saved_and_loaded(tmp_path: Path) -> None:
     model = Restorer(replace(config, stylegan=SHAPE), {"recipe": "refine"}).eval()
     for name, weight in model.named_parameters():
         if name.endswith("noise.weight"):
-            weight.fill_(1)  # with this weight, the result depends on the random buffers
+            weight.fill_(1)  # makes the result depend on the noise buffers
     model.save_pretrained(tmp_path)
     loaded = Restorer.from_pretrained(tmp_path)
     assert loaded.config == model.config and loaded.config.most_references == 1
@@ -181,7 +181,7 @@ def test_a_restorer_on_this_base_is_saved_and_loaded(tmp_path: Path) -> None:
     some = torch.tensor([[True], [False]])
     restored = loaded(lq, reference, some, embedding).image
     assert torch.equal(restored, model(lq, reference, some, embedding).image)
-    # A slot without a reference is read as a black picture. A batch without slots gives the same result.
+    # An image with an empty slot and an image without slots give the same result.
     alone = loaded(lq[1:], reference[1:, :0], some[1:, :0], embedding[1:, :0]).image
     assert alone.allclose(restored[1:], atol=1e-5)
     images = torch.cat([2 * lq[:1] - 1, 2 * reference[:1, 0] - 1], 1)

@@ -1,4 +1,4 @@
-"""Tests that the latents of targets are computed once, and that kept latents and kept activations change no result."""
+"""Tests that the latent of a target is computed once, and that keeping latents or activations changes no result."""
 
 from dataclasses import replace
 from typing import Any
@@ -96,7 +96,7 @@ def test_two_targets_with_other_pixels_have_other_hashes(faces: Snapshot) -> Non
         item = made[index]
         hashes.setdefault(tuple(item["target_hash"].tolist()), set()).add(item["target"].numpy().tobytes())
     assert all(len(pixels) == 1 for pixels in hashes.values())
-    assert len(made.targets) < len(hashes) <= 2 * len(made.targets)  # each target, and most of them also mirrored
+    assert len(made.targets) < len(hashes) <= 2 * len(made.targets)  # most targets were drawn both plain and mirrored
     assert "target_hash" not in TrainingFaces(faces, replace(SMALL, size=IDM.size), 0)[0]
 
 

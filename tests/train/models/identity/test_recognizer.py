@@ -1,4 +1,4 @@
-"""Tests the recognizer as a torch module: its faster form changes neither its embeddings nor its gradients."""
+"""Tests the recognizer as a torch module: `freeze` changes neither its embeddings nor its gradients."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def embed_plainly(crops: torch.Tensor, w: dict[str, torch.Tensor]) -> torch.Tens
 
 
 def cut_crops(recognizer: Recognizer, faces: torch.Tensor) -> torch.Tensor:
-    """Returns the crops that the recognizer gives to its network."""
+    """Returns the crops that the recognizer cuts out of faces for its network."""
     crops = list[torch.Tensor]()
     hook = recognizer.network.register_forward_pre_hook(lambda _, inputs: crops.append(inputs[0]))
     recognizer(faces)
@@ -88,7 +88,7 @@ def test_bf16_changes_the_embeddings_little_and_returns_float32(tmp_path: Path) 
     write_network(tmp_path / "recognizer.onnx")
     full, reduced = (load_recognizer(tmp_path / "recognizer.onnx", FACTS, 256, name) for name in ("fp32", "bf16"))
     faces = torch.rand(3, 3, 256, 256, generator=torch.Generator().manual_seed(0))
-    with torch.autocast("cpu", enabled=False):  # train/fit/objective.py also calls the recognizer without autocast
+    with torch.autocast("cpu", enabled=False):  # as in train/fit/objective.py
         embedding, expected = reduced(faces), full(faces)
     assert embedding.dtype == torch.float32
     assert not torch.equal(embedding, expected)

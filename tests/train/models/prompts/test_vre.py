@@ -94,7 +94,7 @@ def test_a_level_is_padded_at_the_right_and_at_the_bottom() -> None:
     with torch.no_grad():
         down.conv.weight.fill_(0)
         down.conv.bias.fill_(0)
-        down.conv.weight[0, 0, 2, 2] = 1  # each value of the result is the last pixel of its 3 x 3 window
+        down.conv.weight[0, 0, 2, 2] = 1  # the kernel returns the last pixel of its 3 x 3 window
         (seen,) = down(torch.arange(16.0).view(1, 1, 4, 4).expand(1, 8, 4, 4))[:, 0]
     # the first value is pixel (2, 2), and the three other values come from the padding
     assert seen.tolist() == [[10, 0], [0, 0]]
@@ -156,7 +156,7 @@ def test_distinct_codes_as_a_loop_finds_them() -> None:
 
 
 def codes_of(vre: Vre) -> list[torch.Tensor]:
-    """Returns a list to which each later input of the projection is appended."""
+    """Returns a list. Each later input of the projection is appended to it."""
     given: list[torch.Tensor] = []
     vre.projection.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
     return given
@@ -166,7 +166,7 @@ def test_the_prompt_is_rows_of_the_codebook_and_then_zeros() -> None:
     vre = Vre(MINI, 12)
     given = codes_of(vre)
     with torch.no_grad():
-        # moves all codes except the first two far away, so that one of these two is the nearest code of every vector
+        # only the first two codes can be nearest codes, because all others are far away
         vre.dictionary.quantize.embedding.weight[2:] = 1e3
         prompt = vre(torch.rand(3, 3, 32, 32))
         nothing = vre.projection(torch.zeros(1, 1, MINI.dim)).squeeze()
@@ -221,13 +221,13 @@ def test_a_face_has_the_same_prompt_in_any_company_and_in_bfloat16_one_of_codes(
 
 
 def test_association_by_hand() -> None:
-    hq = torch.eye(2).view(1, 2, 1, 2)  # Two positions with the vectors (1, 0) and (0, 1).
-    right = math.log(math.e + 1) - 1  # The negative log softmax of the diagonal of the unit matrix.
+    hq = torch.eye(2).view(1, 2, 1, 2)  # two positions with the vectors (1, 0) and (0, 1)
+    right = math.log(math.e + 1) - 1  # the cross-entropy of a row of the unit matrix
     assert association(hq, hq, temperature=1).item() == pytest.approx(right, abs=1e-6)
     assert association(hq, 7 * hq, temperature=1).item() == pytest.approx(right, abs=1e-6)
     assert association(hq, hq.flip(3), temperature=1).item() == pytest.approx(right + 1, abs=1e-6)
-    # The matrix of the similarities is ((1, 0), (1, 0)). Its rows cost log(1 + e) - 1 and log(1 + e). Each of its
-    # columns costs log 2.
+    # The matrix of the similarities is ((1, 0), (1, 0)). The cross-entropies are log(1 + e) - 1 and log(1 + e) for the
+    # rows, and log 2 for each column.
     lq = torch.tensor([[1.0, 0.0], [0.0, 0.0]]).view(1, 2, 1, 2)
     rows, columns = (right + math.log(2)) / 2, (right + math.log(2)) / 2
     assert association(hq, lq, temperature=1).item() == pytest.approx((rows + columns) / 2, abs=1e-6)
@@ -276,7 +276,7 @@ def test_the_association_joins_late() -> None:
         return sum(float(p.grad.abs().sum()) for p in model.parameters() if p.grad is not None)
 
     model.association_from = 3
-    assert pull(0) == 0 and pull(2) == 0  # before the start at 3 images, the association gives no gradient
+    assert pull(0) == 0 and pull(2) == 0  # the association gives no gradient before 3 images
     assert pull(3) > 0
 
 
@@ -303,7 +303,7 @@ def test_a_frozen_hq_autoencoder_gets_no_gradient_and_no_new_codes_while_the_ass
 def test_a_code_that_nothing_chooses_starts_anew_at_a_vector() -> None:
     quantize, idle = Quantizer(3, 2), torch.tensor([IDLE - 4, IDLE - 4, 0])
     quantize.embedding.weight.data = torch.tensor([[0.0, 0.0], [50.0, 0.0], [60.0, 0.0]])
-    # Code 0 is the nearest code of both vectors, so nothing chooses code 1.
+    # Both vectors choose code 0, so no vector chooses code 1.
     vectors = torch.tensor([[1.0, 0.0], [0.0, 1.0]]).t().reshape(1, 2, 1, 2)
     restart(quantize, vectors, idle, images=3)
     assert idle.tolist() == [0, IDLE - 1, 3] and quantize.embedding.weight.tolist()[1:] == [[50, 0], [60, 0]]
@@ -373,7 +373,7 @@ def test_restoring_reads_the_hq_codebook_through_the_hq_decoder() -> None:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """Writes a run of the recipe vre with two checkpoints, of which the newer one must be used."""
+    """Writes a run of recipe vre with two checkpoints. The newer checkpoint must be used."""
     for images in (4, 8):
         torch.manual_seed(images)
         Dictionary(config_of(), {"recipe": "vre", "images": images}).save_pretrained(

@@ -1,4 +1,5 @@
-"""Tests the reader of InstantRestore's checkpoint, with random weights in its layout, by the published operations."""
+"""Tests reading InstantRestore's checkpoint. The checkpoint has random weights, and the published operations give the
+expected results."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -62,7 +63,7 @@ def test_released_weights_restore_as_published(
     assert model.config.timestep == 249 and not model.training
     restored = run(model, lq, references)
     assert float((restored - published(state, base, lq, references, 5, adain, own)).abs().max()) < 1e-4
-    if count == 2:  # other options and another seed change the result, and another order of the references does not
+    if count == 2:  # other options or another seed change the result; another order of the references does not
         for other in ((5, not adain, own), (5, adain, not own), (6, adain, own)):
             assert float((restored - published(state, base, lq, references, *other)).abs().max()) > 1e-3
         assert torch.allclose(run(model, lq, references.flip(0)), restored, atol=1e-5)
@@ -79,7 +80,7 @@ def test_the_clean_latent_is_clipped_as_the_schedule_says(
         torch.rand(1, 3, SIZE, SIZE),
     )
     clipping = write_base(tmp_path / "base", schedule)
-    if schedule is None:  # if the file does not have the key, a DDPMScheduler clips to 1
+    if schedule is None:  # without the key clip_sample, a DDPMScheduler clips to -1..1
         file = clipping / "scheduler" / "scheduler_config.json"
         file.write_text(file.read_text().replace("clip_sample", "unknown"))
     restored = run(load_instantrestore(folder, str(clipping)), lq, references)
@@ -116,7 +117,7 @@ def test_both_layouts_of_the_text_encoder_are_read(
 
 
 class Evil:
-    """An object whose pickle creates a file when it is loaded."""
+    """Creates a file when its pickle is loaded."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -176,7 +177,7 @@ def test_one_checkpoint_of_a_folder_is_read(state: State, base: Path, tmp_path: 
     folder = tmp_path / "weights"
     with pytest.raises(BadInput, match=rf"weights contains no file \*_ckpt\.pt: put InstantRestore's {FINAL} there"):
         load_instantrestore(folder, str(base))
-    # This file has the names that training on several GPUs gives, and does not contain the optimizer.
+    # This file has the names of a training on several GPUs, and no optimizer.
     names = {name.replace("net.unet.", "net.unet.module."): tensor for name, tensor in state.items()}
     folder.mkdir()
     torch.save({"state_dict": names, "cfg": {"model": MODEL}}, folder / "adain_ablation_ckpt.pt")

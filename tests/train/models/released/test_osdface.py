@@ -1,4 +1,5 @@
-"""Tests the reader of OSDFace's released files, with random files in their layout, by the published operations."""
+"""Tests reading OSDFace's released files. The files have random weights, and the published operations give the expected
+results."""
 
 import collections
 import os
@@ -39,10 +40,10 @@ State = dict[str, torch.Tensor]
 
 
 def embedder_state() -> State:
-    """Returns random tensors `vqvae_LQ.`. Their norms change the values, and no two codes are equal."""
+    """Returns random tensors `vqvae_LQ.`, with random norm layers and distinct codes."""
     state = VQ(MINI, decodes=False).state_dict()
     state = {name: tensor + 0.1 * torch.randn_like(tensor) for name, tensor in state.items()}
-    # The codes are near outputs of the encoder. Many codes are therefore the nearest code of some output.
+    # The codes are near outputs of the encoder, so that many codes are used.
     seen = vectors(state, torch.rand(4, 3, 32, 32) * 4 - 3)
     chosen = seen.permute(0, 2, 3, 1).flatten(0, 2)[torch.randperm(4 * 256)[: MINI.codes]]
     state["quantize.embedding.weight"] = chosen + 0.05 * seen.std() * torch.randn_like(chosen)
@@ -50,9 +51,9 @@ def embedder_state() -> State:
 
 
 def lightning(state: State) -> dict[str, Any]:
-    """Returns a checkpoint with these tensors and other tensors, which must not be read.
+    """Returns a checkpoint with the tensors of `state` and with tensors that must not be read.
 
-    The other tensors are the decoder, the HQ side and the discriminator.
+    The latter are from the decoder, the HQ autoencoder and the discriminator.
     """
     others = {name: torch.randn(2) for name in ("vqvae.encoder.conv_in.weight", "vqvae_LQ.decoder.conv_in.bias")}
     others |= {"vqvae_LQ.post_quant_conv.bias": torch.randn(2), "loss.discriminator.weight": torch.randn(2)}
@@ -176,7 +177,7 @@ def vectors(state: State, image: torch.Tensor) -> torch.Tensor:
 def prompt_of(embedder: State, projection: State, lq: torch.Tensor) -> torch.Tensor:
     """Returns the prompt of an LQ image (1, 3, H, W) in -1..1.
 
-    The published embedder takes these values for 0..1 values, and normalises them a second time.
+    The published embedder treats the values as values in 0..1, and normalises them a second time.
     """
     image = F.interpolate(lq, size=(MINI.size, MINI.size), mode="bilinear", align_corners=False)
     z = vectors(embedder, (image - 0.5) / 0.5)[0].flatten(1).t()
@@ -318,7 +319,7 @@ def test_a_missing_or_broken_file_is_a_sentence(name: str, release: Callable[...
 
 
 class Evil:
-    """An object whose pickle creates a file when it is loaded."""
+    """Creates a file when its pickle is loaded."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -339,7 +340,7 @@ def test_a_hostile_file_runs_nothing(form: str, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="contains no readable tensors"):
         read_tensors(file)
     assert not mark.exists()
-    pickle.loads(pickle.dumps(Evil(mark)))  # if the pickle is loaded without our protection, it creates the file
+    pickle.loads(pickle.dumps(Evil(mark)))  # without our protection, the pickle creates the file
     assert mark.exists()
 
 

@@ -1,4 +1,4 @@
-"""Tests the reader of ReFineFIR's released files, with random files in their layout, and with bad files."""
+"""Tests reading ReFineFIR's released files: files with random weights in the same layout, and bad files."""
 
 import os
 import pickle
@@ -37,7 +37,7 @@ def load(folder: Path, shape: StyleganConfig = SHAPE) -> Restorer:
 @torch.no_grad()
 def test_released_weights_restore_as_published(alone: bool, tmp_path: Path) -> None:
     generator, encoder = make_generator(), make_encoder()
-    if alone:  # old files model_ir_se50.pth do not have these counters
+    if alone:  # old versions of model_ir_se50.pth do not have these counters
         encoder = {name: tensor for name, tensor in encoder.items() if not name.endswith("num_batches_tracked")}
     model = load(write_release(tmp_path, generator, encoder, alone))
     lq, reference, warped = torch.rand(3, 2, 3, 64, 64)
@@ -51,7 +51,7 @@ def test_released_weights_restore_as_published(alone: bool, tmp_path: Path) -> N
 
 
 class Evil:
-    """An object whose pickle creates a file when it is loaded."""
+    """Creates a file when its pickle is loaded."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -74,7 +74,7 @@ def test_a_file_with_code_is_refused_and_runs_nothing(name: str, zipped: bool, t
     torch.save({"g": {}, "args": slice(3)}, folder / "latest.pt")  # an object of a harmless class is also refused
     with pytest.raises(BadInput, match=r"latest\.pt"):
         load(folder)
-    pickle.loads(pickle.dumps(Evil(mark)))  # if the pickle is loaded without our protection, it creates the file
+    pickle.loads(pickle.dumps(Evil(mark)))  # without our protection, the pickle creates the file
     assert mark.exists()
 
 
@@ -92,7 +92,7 @@ def resize(state: State) -> None:
 
 
 def swap_bias(make: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[State], None]:
-    """Returns a function that changes a state: it replaces a bias by the result of `make`."""
+    """Returns a function that replaces a bias of a state dict by `make(bias)`."""
     name = "encoder.conv1.1.bias"
     return lambda state: state.update({name: make(state[name])})
 

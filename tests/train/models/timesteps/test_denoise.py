@@ -53,7 +53,7 @@ def sd(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def awake(base: str, sd: Path) -> Restorer:
-    """Returns a denoiser with random changes to its weights. A new denoiser on base tiny returns its input."""
+    """Returns a denoiser with randomly changed weights, because a new denoiser on base tiny returns its input."""
     torch.manual_seed(0)
     model = Restorer(build_model_config(small("idm", base), DIM, TINY if base == TINY else str(sd))).eval()
     with torch.no_grad():
@@ -89,7 +89,7 @@ def test_the_sampler_is_ddim(steps: int) -> None:
 
     found = sample(lq, predict, 999, steps, 5).numpy()
 
-    # Song et al. 2021, Eq. 12 with sigma 0, in float64. The last step returns its clean latent.
+    # The steps of DDIM (Song et al. 2021, Eq. 12 with sigma 0) in float64. The last step returns its clean latent.
     z, timesteps = lq.double().numpy(), [*list_timesteps(999, steps), None]
     noise = torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(5)).double().numpy()
     z = SHARES[999] ** 0.5 * z + (1 - SHARES[999]) ** 0.5 * noise
@@ -171,7 +171,7 @@ def test_a_training_step_predicts_the_target_from_its_noisy_latent() -> None:
     truth = model.base.encode(target).numpy()
     assert np.abs(z.numpy() - (share**0.5 * truth + (1 - share) ** 0.5 * noisy.noise.numpy())).max() < 1e-5
     assert torch.equal(timestep, noisy.timestep) and torch.equal(latent, model.base.encode(lq))
-    # Unit variance: the latent of a picture with a root mean square of SPREAD.
+    # A picture with the value SPREAD in -1..1 has the latent 1.
     assert float(model.base.encode(torch.full_like(lq, (SPREAD + 1) / 2)).mean()) == pytest.approx(1)
     assert torch.allclose(model.base.decode(restored.latent).clamp(0, 1), restored.image, atol=1e-6)
 
@@ -185,7 +185,7 @@ def batch_of(taken: Snapshot) -> dict[str, Any]:
 
 
 def test_the_losses_of_a_known_latent_by_hand(taken: Snapshot) -> None:
-    # The correction of a new denoiser is zero. So its clean latent is the LQ latent, whatever the noise is.
+    # A new denoiser corrects nothing, so its clean latent is the LQ latent, whatever the noise is.
     batch = batch_of(taken)
     figures = compute_gradients(engine_of(), [batch], 0, 0)
     image = torch.where(batch["valid"], batch["lq"], batch["target"]).numpy()
@@ -211,7 +211,7 @@ def test_each_training_step_draws_its_own_noise_from_the_seed(taken: Snapshot, m
     (first, its_timesteps), (again, _), *others = draws
     assert torch.equal(first, again) and its_timesteps.shape == (4,)
     clean = engine.model.base.encode(batch["target"])
-    assert float((first - clean).abs().max()) > 1  # There is noise in the latents.
+    assert float((first - clean).abs().max()) > 1  # the latents have noise
     for other, timesteps in others:
         assert not torch.equal(first, other) and not torch.equal(its_timesteps, timesteps)
 
@@ -221,7 +221,7 @@ def test_each_training_step_draws_its_own_noise_from_the_seed(taken: Snapshot, m
 
 @pytest.fixture
 def run(taken: Snapshot, tmp_path: Path) -> Path:
-    """Returns a run whose weights are changed at random, so that the noise changes the result."""
+    """Returns a run with randomly changed weights, so that the noise changes the result."""
     train(tmp_path / "run", taken.folder, DENOISER, 4, workers=0, say=lambda _: None)
     model, facts = awake(TINY, Path()), Restorer.from_pretrained(tmp_path / "run").facts
     model.facts = facts
@@ -234,7 +234,7 @@ def test_restore_gives_the_same_bytes_for_the_same_seed_in_any_order(
 ) -> None:
     recognizer = taken.folder.parent / "recognizer.onnx"
     monkeypatch.setattr("train.restore.restorers.face_restorer.load_faces", lambda *_, **__: models_of(recognizer))
-    # Otherwise `restore` undoes coarse changes.
+    # Without this line, `restore` would undo coarse changes.
     monkeypatch.setattr("train.restore.decisions.coarse_form.READABLE_SHARE", 2.0)
     photos = [tmp_path / f"{number}.png" for number in range(2)]
     for number, photo in enumerate(photos):

@@ -1,4 +1,4 @@
-"""Tests that batches of faces give the results of single faces, in the order of the photos, with bounded memory."""
+"""Tests that batches give the same results as single faces, in the order of the photos, and need little memory."""
 
 from __future__ import annotations
 
@@ -42,11 +42,12 @@ def files_of(out: Path) -> dict[str, bytes]:
 
 def lines_of(out: Path) -> list[dict[str, object]]:
     lines = [json.loads(line) for line in (out / LOG).read_text().splitlines()]
-    return [{**line, "output": None} for line in lines]  # the path of the output has the name of the folder
+    return [{**line, "output": None} for line in lines]  # without the path of the output, because the folders differ
 
 
 def run_of(parts: tuple[str, ...] | None = None) -> Restorer:
-    """Returns a restorer of recipe tiny without layers of zeros, which would hide the layers before them."""
+    """Returns a restorer of recipe tiny with random weights instead of zeros, which would hide the layers before
+    them."""
     torch.manual_seed(0)
     recipe = small("tiny", "tiny")
     model = Restorer(build_model_config(recipe if parts is None else replace(recipe, parts=parts), DIM))
@@ -57,7 +58,7 @@ def run_of(parts: tuple[str, ...] | None = None) -> Restorer:
 
 
 def faces_of(size: int) -> list[FaceInput]:
-    """Returns faces with 0 to 3 references. Some references guide several faces."""
+    """Returns faces with 0 to 3 references. Some faces have the same references."""
     rng = np.random.default_rng(0)
     crops = rng.integers(0, 256, (3, size, size, 3), np.uint8)
     rows = rng.normal(size=(3, DIM)).astype(np.float32)
@@ -128,9 +129,10 @@ def test_a_reference_is_encoded_once_for_all_faces(monkeypatch: pytest.MonkeyPat
 
 
 def failing(fails: Callable[[list[int]], str | None]) -> tuple[FaceRestorer, list[int]]:
-    """Returns a restorer that adds one level to each crop, and the sizes of all batches that it tried.
+    """Returns a restorer that adds one level to each crop, and a list of the sizes of the batches that it tried.
 
-    The restorer raises an error if `fails` returns its text. `fails` gets the first value of each crop.
+    `fails` gets the first value of each crop of a batch. If it returns a text, the restorer raises an error with this
+    text.
     """
     tried = list[int]()
 
@@ -210,7 +212,7 @@ def test_the_number_of_photos_in_memory_does_not_grow_with_the_number_of_photos(
 
     monkeypatch.setattr(photo_pipeline, "count_cores", lambda: 2)
     assert most_open(60) <= 8
-    # Large photos fill no batch: while they hold too much memory, no other photo is read.
+    # With large photos, a batch is not full: no other photo is read while they need too much memory.
     monkeypatch.setattr(photo_pipeline, "MOST_HELD", 100)
     assert most_open(20, held=1000) <= 4
 
@@ -226,7 +228,7 @@ def test_the_free_memory_decides_how_many_faces_are_in_a_batch(monkeypatch: pyte
 def test_detection_runs_while_the_network_computes(
     marking: Marking, save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The network waits until a photo of the next batch is searched, which never happens without a second thread."""
+    """The network waits until a photo of the next batch is searched. With only one thread, it would wait forever."""
     import threading
 
     searched, honest = threading.Event(), marking.forward

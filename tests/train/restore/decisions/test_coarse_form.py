@@ -1,4 +1,4 @@
-"""Tests that a restoration keeps the coarse form of a readable input, and the detail that the restorer adds."""
+"""Tests that the result has the coarse form of a similar input, and the detail that the restorer adds."""
 
 from __future__ import annotations
 

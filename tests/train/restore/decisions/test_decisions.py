@@ -52,7 +52,7 @@ def test_each_face_gets_its_own_references_and_a_stranger_is_restored_without(
     (logged,) = [json.loads(line) for line in (tmp_path / "o" / LOG).read_text().splitlines()]
     assert sorted(len(face["references"]) for face in logged["faces"]) == [0, 0, 2]
     assert all(face["sentence"] and face["decision"] == RESTORED for face in logged["faces"])
-    # the photo shows two people, and the references show the same two people
+    # the references show two people, who are both in the photo
     (row,) = restore([photo], [*references, save("c.png", [9], 1), save("d.png", [9], 2)], tmp_path, tmp_path / "p")
     by_place = sorted(row.faces, key=lambda face: face.box[0])
     assert [names(face) for face in by_place] == [[], ["a.png", "b.png"], ["c.png", "d.png"]]
@@ -64,8 +64,8 @@ def test_a_degraded_face_gets_the_references_and_a_sharp_stranger_only_when_insi
     one, reference = save("one.png", [0]), save("r.png", [9], 1)
     soft = doubles.save(tmp_path / "soft.png", cv2.GaussianBlur(doubles.photo([0], 0), (0, 0), 2))
     rows = restore([soft, one], [reference], tmp_path, tmp_path / "o")
-    # The soft face is first restored without references, together with the other face. This result decides which
-    # references the face gets.
+    # Both faces are first restored without references, in one batch. This result decides whether the soft face gets
+    # references.
     assert [row.status for row in rows] == ["ok", "ok"] and (marking.seen, marking.batches) == ([0, 0, 1], [2, 1])
     assert "only a little like the references" in rows[0].faces[0].sentence
     assert "give --trust-references" in rows[1].faces[0].sentence
@@ -119,7 +119,7 @@ def test_unusable_references_are_a_sentence_each_and_an_error_if_there_are_no_ot
     ):
         with pytest.raises(BadInput, match=words):
             restore([one], unusable, tmp_path, tmp_path / "q")
-    # If the score of a face is below the threshold of the detector, the face does not count.
+    # A face with a score below the threshold of the detector does not count.
     strict: Callable[..., FaceModels] = lambda spec, device: replace(doubles.models(spec), min_score=0.95)  # noqa: E731
     monkeypatch.setattr(train.restore.restorers.face_restorer, "load_faces", strict)
     with pytest.raises(BadInput, match="No face was found in the reference"):
@@ -189,7 +189,7 @@ def test_a_shift_of_colour_by_the_restorer_is_undone_in_a_readable_face(
 ) -> None:
     one, readable = save("one.png", [5]), train.restore.decisions.coarse_form.READABLE_SHARE
     assert readable > 1, "the fixture lets the marks stay"
-    # This double only makes the middle of the face a little darker, so the recognizer still finds the same face.
+    # This double only makes the middle of the face a little darker, so the recognizer still finds both faces similar.
     spot = 30 * np.outer(*[np.hanning(SIZE)] * 2).astype(np.float32)[..., None]
     darker = torch.from_numpy(spot).permute(2, 0, 1) / 255
     monkeypatch.setattr(marking, "forward", lambda lq, *_: Restoration(lq - darker, lq, None))

@@ -1,4 +1,4 @@
-"""Tests the decision whether a restored face would do harm."""
+"""Tests the decision whether a restored face is worse than the face in the photo."""
 
 from __future__ import annotations
 

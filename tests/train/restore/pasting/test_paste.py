@@ -17,7 +17,7 @@ SIZE = 64
 
 
 def landmarks(scale: float, degrees: float, x: float, y: float) -> np.ndarray:
-    """Returns landmarks of a face in the photo. One pixel of the photo is as long as `scale` pixels of the crop."""
+    """Returns landmarks of a face in the photo. A pixel of the photo is `scale` pixels of the crop."""
     turn = np.deg2rad(degrees)
     linear = scale * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
     to_crop = np.hstack([linear, (SIZE / 2 - linear @ np.array([x, y]))[:, None]])
@@ -35,7 +35,7 @@ def cut(photo: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def apply(photo: np.ndarray, patches: list[Patch]) -> np.ndarray:
-    """Returns the photo with the patches pasted in. The photo counts as an 8-bit file without a profile."""
+    """Returns the photo with the patches pasted in. The photo is treated as an 8-bit file without a profile."""
     original = Original(photo, "RGB", "PNG", 8, 1, None, None, None)
     changed = change_samples(Picture(photo, original=original), patches)
     return photo if changed is None else changed[0].samples
@@ -87,7 +87,7 @@ def test_only_the_face_changes(scale: float, degrees: float, x: float, y: float)
 
 
 def test_detail_above_the_networks_size_is_carried_over() -> None:
-    """Tests a photo with stripes of one pixel, which the crop is too small to contain.
+    """Tests a photo with stripes of one pixel. The crop is too small to show them.
 
     The double of the network adds a coarse pattern. The result must have the stripes and the pattern.
     """
@@ -113,7 +113,7 @@ def test_a_gray_photo_stays_gray() -> None:
 
 
 def test_a_patch_holds_the_rows_and_columns_of_the_face_alone() -> None:
-    """Tests the size of a patch. A photo may show a hundred faces, and all of their patches are in memory together."""
+    """Tests the size of a patch, because a photo can have a hundred patches in memory."""
     photo, points = smooth_photo(), landmarks(0.5, 20, 120, 100)
     patch = make_patch(photo, cut(photo, points), np.zeros((SIZE, SIZE, 3), np.float32), points)
     assert patch is not None
@@ -139,7 +139,7 @@ def test_the_mask_is_soft_and_follows_the_landmarks() -> None:
     assert all(mask[round(y), round(x)] == 1 for x, y in template)
     narrow = make_face_mask((template - 50) * [0.8, 1] + 50, 100)
     assert (narrow > 0).any(0).sum() < (mask > 0).any(0).sum()
-    # these landmarks are as narrow as the landmarks of a profile
+    # the landmarks of a face in profile are as narrow as these
     flat = make_face_mask((template - 50) * [0.01, 1] + 50, 100)
     assert (flat > 0).any(0).sum() > 20
 

@@ -155,7 +155,7 @@ def test_a_photo_keeps_its_orientation_and_metadata(tmp_path: Path, orientation:
 
 
 def make_gamma_profile(gamma: float) -> bytes:
-    """Returns sRGB's profile with another curve, which is a pure power law."""
+    """Returns sRGB's profile with the curve value^gamma instead of sRGB's curve."""
     data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     count = int.from_bytes(data[128:132], "big")
     for entry in range(132, 132 + 12 * count, 12):
@@ -205,7 +205,7 @@ def test_a_jpeg_keeps_its_tables_subsampling_and_metadata(tmp_path: Path, mode: 
 def test_a_jpeg_of_luma_and_half_chroma_survives_a_second_encoding(
     quality: int, columns: int, rows: int, seed: int
 ) -> None:
-    # the picture has whole blocks, because libjpeg fills up the last blocks of other sizes in each encoding
+    # the sides are multiples of 16 px, because libjpeg pads other sizes anew in each encoding
     width, height = 16 * columns, 16 * rows
     noise = np.random.default_rng(seed).integers(90, 160, (height, width, 3)).astype(np.uint8)
     data = save(Image.fromarray(noise), "JPEG", quality=quality, subsampling=2)

@@ -26,14 +26,14 @@ CROP = np.zeros((8, 8, 3), np.uint8)
 
 
 def embed(person: int, turn: float = 0.1, seed: int = 0) -> np.ndarray:
-    """Returns a unit vector near the axis of a person. Two vectors of one person have a cosine near 1."""
+    """Returns a unit vector near axis number `person`. Two vectors of one person have a cosine near 1."""
     vector = turn * np.random.default_rng([person, seed]).normal(size=8) / np.sqrt(8)
     vector[person] += 1
     return (vector / np.linalg.norm(vector)).astype(np.float32)
 
 
 def photo(name: str, *people: int, seed: int = 0) -> ReferencePhoto:
-    """Returns a reference photo of people. The faces get smaller from left to right."""
+    """Returns a reference photo with the faces of `people`. The faces get smaller from left to right."""
     faces = [
         ReferenceFace(
             (100.0 * i, 0.0, 100.0 * i + 90 - i, 90.0),
@@ -50,7 +50,7 @@ def photo(name: str, *people: int, seed: int = 0) -> ReferencePhoto:
 def face(person: int, sharpness: float = 0.9, restored: int = 7) -> FaceInPhoto:
     """Returns a face with the embedding of `person`.
 
-    If this face is restored without references, the result has the embedding of `restored`.
+    After a restoration without references, its embedding is that of the person `restored`.
     """
     return FaceInPhoto(embed(person, seed=99), "f" * 64, sharpness, lambda: embed(restored, seed=98))
 
@@ -71,7 +71,7 @@ def test_the_majority_is_the_person_and_the_odd_one_is_left_out_and_said() -> No
     for words in ("odd does not show the main person", "--trust-references", "at least 0.50 needed"):
         assert words in sentence
     assert choose([face(1)], photos) == [["a", "b", "c"]]
-    # If a degraded face looks like nobody, it gets the references of the person with the most reference photos.
+    # A degraded face that is similar to nobody gets the references of the person with the most reference photos.
     (choice,) = choose_references([face(5, sharpness=0.1)], "photo", people, SAME).faces
     assert names(choice) == ["a", "b", "c"] and "too degraded to confirm" in choice.describe()
 
@@ -91,7 +91,7 @@ def test_the_matching_face_of_a_reference_is_taken_and_named() -> None:
     assert [use.box for use in choice.uses] == [None, photos[1].faces[2].box, None]
     (sentence,) = describe_people(people, SAME, trust=False)
     assert "group shows 3 faces. The face at 200,0,288,90 is used" in sentence
-    # If there is only one reference photo, its face that is most like the face in the photo is used.
+    # If the only reference photo shows several faces, the one that is most like the face in the photo is used.
     assert choose([face(1)], [photos[1]]) == [["group"]]
     (choice,) = choose_references([face(1)], "photo", find_people([photos[1]], SAME), SAME).faces
     assert choice.uses[0].box == photos[1].faces[2].box and choice.uses[0].cosine_to_others is None
@@ -110,7 +110,7 @@ def test_a_sharp_face_that_does_not_match_gets_none_unless_the_user_points_at_it
     assert not choice.uses and "give --trust-references" in choice.describe()
     assert choose([face(4)], photos, pointed=True) == [["a"]]
     assert choose([face(4, ILLEGIBLE_SHARPNESS - 0.01)], photos) == [["a"]]
-    # A degraded face is first restored without references. It gets the references if this result looks like them.
+    # A degraded face is first restored without references. It gets the references if this result is similar to them.
     degraded = [face(4, DEGRADED_SHARPNESS - 0.01, restored) for restored in (1, 7)]
     hinted, contradicted = (
         choose_references([one], "photo", find_people(photos, SAME), SAME).faces[0] for one in degraded
@@ -132,7 +132,7 @@ def test_a_face_is_restored_without_references_only_if_it_decides_nothing_itself
     assert [confirm(axes[0], 0.9), confirm(axes[1], DEGRADED_SHARPNESS)] == [True, False]
     assert confirm(axes[1], ILLEGIBLE_SHARPNESS - 1e-3) and not calls
     assert confirm(axes[1], ILLEGIBLE_SHARPNESS) and len(calls) == 1
-    # The mean cosine decides, and a reference of another person lowers the mean.
+    # The mean cosine decides. A reference of another person lowers it.
     assert not confirm_references(axes[1], 0.2, axes[[0, 2]], SAME, embed_restored).confirmed
 
 
@@ -147,7 +147,7 @@ def test_the_photo_itself_and_its_near_duplicate_are_left_out() -> None:
     assert len(choice.notices) == 2
     assert "photo was left out, because it is the same file" in choice.notices[0]
     assert "near was left out, because it is a near-duplicate" in choice.notices[1]
-    # If a reference shows another person, it is no near-duplicate, however similar the hashes are.
+    # A reference of another person is never a near-duplicate, even if the hashes are equal.
     assert names(choose_references([face(3)], "other", people, SAME, pointed=True).faces[0])[1:] == ["near", "a"]
     (choice_without,) = choose_references([face(1)], "photo", find_people(photos[:2], SAME), SAME).faces
     assert choice_without.describe() == "without references, because every reference is a copy of the photo"
