@@ -1,1 +1,1 @@
-"""Checks consent, removes people from a dataset, and keeps removed people out of the dataset."""
+"""Removes people and photos from a dataset, and keeps the removed photos and faces out of the dataset."""

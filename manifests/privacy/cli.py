@@ -32,12 +32,12 @@ def purge(
     yes: Annotated[bool, flag("--yes")] = False,
     as_json: Annotated[bool, flag("--json")] = False,
 ) -> None:
-    """Delete all data of a person or photo, keep this person or photo out, and prove that nothing is left.
+    """Delete all data of a person or photo, prove that nothing is left, and keep the photos out of the dataset.
 
     If a photo shows the person, all data of the whole photo is deleted. The file of the photo itself is never changed.
     The command prints the checkpoints that were trained on the photos, because the weights of a model cannot be
-    cleaned. After an interruption, run the command again to finish the purge; --person and --photo are not needed
-    then. The page docs/privacy.md lists what is deleted and what stays.
+    cleaned. If the command was interrupted, run it again without --person and --photo to finish the purge. The page
+    docs/privacy.md lists what is deleted and what stays.
 
     The exit code is 0 if the purge is proved, 1 if a trace is left, and 2 if the command refuses its input.
 
@@ -69,9 +69,9 @@ def purge(
 
 
 def confirm_purge(plan: PurgePlan, dry_run: bool, yes: bool, as_json: bool) -> bool:
-    """Print the plan, and return whether to delete.
+    """Print the plan, and return whether the command may delete the data.
 
-    Returns True with --yes, or if the user agrees on a terminal. Raises BadInput if the user cannot be asked.
+    Returns True with --yes, or if the user agrees on a terminal. Raises BadInput if the command cannot ask the user.
     """
     if as_json and dry_run:
         typer.echo(json.dumps({**dataclasses.asdict(plan), "traces": None, "dry_run": True}))
@@ -94,9 +94,9 @@ def confirm_purge(plan: PurgePlan, dry_run: bool, yes: bool, as_json: bool) -> b
 
 
 def ask_before_deletion(as_json: bool) -> bool:
-    """Asks the user on a terminal whether to delete, and returns the reply.
+    """Asks the user on a terminal, and returns whether the command may delete the data.
 
-    Raises BadInput without a terminal, or if the output is JSON.
+    Raises BadInput if there is no terminal, or if the output is JSON.
     """
     from manifests.errors import BadInput
 

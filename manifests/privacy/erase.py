@@ -28,7 +28,7 @@ from manifests.privacy.names_in_details import find_labels_of_faces, remove_name
 from manifests.privacy.run_cleanup import remove_faces_from_runs
 from manifests.runtime.files import ARRAY_ERRORS, remove_temporary_files, sha256_bytes, write_atomically
 
-# a face that is dropped for one of these reasons keeps its row, but its crop, embedding and LQ images are removed
+# If a face is dropped for one of these reasons, its row stays, and all other data that was made of it is removed.
 NO_CONSENT, CONSENT_MISSING, OPTED_OUT = "no_consent", "consent_missing", "opted_out"
 ERASURE_REASONS = (NO_CONSENT, CONSENT_MISSING, OPTED_OUT)
 CONSENT_REFUSALS = ("no", "withdrawn")  # These values of photos.consent forbid the use of a photo.
@@ -38,24 +38,24 @@ ERASED_PHOTOS = (
     f"SELECT photo_id FROM photos WHERE reason IN {ERASURE_REASONS} "
     f"UNION SELECT photo_id FROM faces WHERE reason IN {ERASURE_REASONS}"
 )
-# Whether the last curation used `--require-consent`: then a photo without the consent yes may not be used.
+# Whether the last curation used `--require-consent`. If so, only photos with the consent yes may be used.
 _REQUIRES_CONSENT = (
     "'true' IN (SELECT detail ->> '$.require_consent' FROM stages WHERE stage = 'consent' AND detail IS NOT NULL "
     "ORDER BY finished DESC LIMIT 1)"
 )
-# Selects the photos of which nobody may see a picture: the consent forbids it, or a person in the photo opted out. A
-# decision about the consent changes photos.consent when it is recorded, so it counts here before it is applied.
+# Selects the photos whose pictures nobody may see, because the consent forbids it or because a person in the photo
+# opted out. A decision about the consent counts as soon as it is recorded, because this changes photos.consent.
 SECRET_PHOTOS = (
     f"{ERASED_PHOTOS} UNION SELECT photo_id FROM photos WHERE lower(trim(consent)) IN {CONSENT_REFUSALS} "
     f"OR (lower(trim(consent)) IS DISTINCT FROM 'yes' AND {_REQUIRES_CONSENT})"
 )
-# Selects the photos of which a report shows no picture: the secret photos, and the photos that are not used.
+# Selects the photos whose pictures a report must not show: SECRET_PHOTOS, and the photos that are not used.
 HIDDEN_PHOTOS = f"SELECT photo_id FROM photos WHERE status <> 'ok' UNION {SECRET_PHOTOS}"
-# these tables have a column face_id
+# The tables, besides `faces`, whose rows belong to one face.
 FACE_TABLES = ("memberships", "splits", "degradations", "versions", "training_images")
-_BATCH = 64  # number of faces in a batch of a frozen set, as in degrade/frozen/dataset_sets.py
+_BATCH = 64  # Number of faces in a batch of a frozen set. degrade/frozen/dataset_sets.py has the same number.
 
-# selects the faces that were dropped for one of ERASURE_REASONS, but still have an embedding or a row in FACE_TABLES
+# Selects the faces that were dropped for one of ERASURE_REASONS and still have an embedding or a row in FACE_TABLES.
 _DROPPED_WITH_REMAINS = (
     f"SELECT face_id FROM faces WHERE reason IN {ERASURE_REASONS} AND (shard IS NOT NULL"
     + "".join(f" OR face_id IN (SELECT face_id FROM {table})" for table in FACE_TABLES)
@@ -65,15 +65,16 @@ _DROPPED_WITH_REMAINS = (
 
 @dataclass
 class Erasure:
-    """The changes of the ledger that remove faces. `Ledger.record` takes `rows`, `deletions` and `details`.
+    """The changes of the ledger that remove faces.
 
-    The caller writes the shards, then records the rows, and then removes the files.
+    The caller first calls `write_shards`, then passes `rows`, `deletions` and `details` to `Ledger.record`, and then
+    removes the files of the faces.
     """
 
     rows: list[Record] = field(default_factory=list)
     deletions: list[Deletion] = field(default_factory=list)
     details: list[DetailUpdate] = field(default_factory=list)
-    shards: dict[str, bytes] = field(default_factory=dict)  # maps a sha256 to the bytes of an .npy file
+    shards: dict[str, bytes] = field(default_factory=dict)  # maps the name of a new embedding shard to its bytes
 
     def write_shards(self, dataset: Path) -> None:
         for name, data in self.shards.items():
@@ -83,7 +84,7 @@ class Erasure:
 def plan_erasure(ledger: Ledger, face_ids: Collection[str]) -> Erasure:
     """Returns the changes of the ledger that remove these faces.
 
-    The caller changes or deletes the rows of these faces in the table `faces`.
+    The rows of these faces in the table `faces` are not part of the result. The caller changes or deletes these rows.
     """
     erasure = Erasure()
     removed = set(face_ids)
@@ -97,7 +98,7 @@ def plan_erasure(ledger: Ledger, face_ids: Collection[str]) -> Erasure:
     erasure.deletions = [(table, "face_id", sorted(removed)) for table in FACE_TABLES]
     erasure.deletions.append(("identities", "identity_id", empty_identities))
 
-    # remove the faces from the references of other targets; a pair that has no reference left is removed
+    # remove the faces from the references of other targets, and remove each pair that has no reference left
     targets = set(removed)
     for pair in ledger.read_rows(Pair):
         if pair.target in removed or removed.isdisjoint(pair.refs):
@@ -119,9 +120,9 @@ def plan_erasure(ledger: Ledger, face_ids: Collection[str]) -> Erasure:
 
 
 def lock_splits(splits: Sequence[Split], removed: Collection[str]) -> list[Split]:
-    """If every locked face is removed, returns the rows of the other faces as locked rows. Otherwise, returns [].
+    """If all locked faces are removed, returns the rows of the other faces as locked rows. Otherwise, returns [].
 
-    Models were trained on the splits, so at least one row must stay locked.
+    The splits must stay locked, because models were trained on them.
     """
     locked = {row.face_id for row in splits if row.locked}
     if not locked or not locked <= set(removed):
@@ -130,7 +131,7 @@ def lock_splits(splits: Sequence[Split], removed: Collection[str]) -> list[Split
 
 
 def _rewrite_shards(ledger: Ledger, removed: set[str], erasure: Erasure) -> None:
-    """Plan to replace each embedding shard that contains a removed face, or a row that belongs to no face."""
+    """Plan a new file for each embedding shard that contains a removed face or a row without a face."""
     faces_of_shard: dict[str, list[Face]] = defaultdict(list)
     for face in ledger.read_rows(Face):
         if face.shard is not None:
@@ -153,9 +154,9 @@ def _rewrite_shards(ledger: Ledger, removed: set[str], erasure: Erasure) -> None
 
 
 def _shrink_sets(ledger: Ledger, removed: set[str], erasure: Erasure) -> None:
-    """Plan to remove the faces from the face lists of frozen sets.
+    """Plan to remove the faces from the recorded face lists of frozen sets.
 
-    `likeness degrade` records the face list when it begins.
+    `likeness degrade` records the face list of a set when it begins the set.
     """
     units = read_units(ledger, "degrade")
     frozen = dict(ledger.query("SELECT lq_set, count(*) FROM degradations GROUP BY 1").iter_rows())
@@ -164,12 +165,12 @@ def _shrink_sets(ledger: Ledger, removed: set[str], erasure: Erasure) -> None:
         rest = [face for face in faces if face not in removed]
         if len(rest) == len(faces):
             continue
-        # `marks` lists the units of the set's batches, and the unit with the hashes of theta.jsonl, card and README.
-        # The next `likeness degrade` records the hashes of theta.jsonl, card and README again.
+        # `marks` are the finished units of the set: its batches, and the unit with the hashes of theta.jsonl, card and
+        # README. The next `likeness degrade` records these hashes again.
         marks = [other for _, other, *_ in units if other.startswith(f"{unit}/")]
         if rest:
             erasure.details.append(("degrade", unit, config_hash, {**detail, "faces": rest}))
-            # the faces after a removed face now belong to other batches, so the marks of an unfinished set are wrong
+            # the faces after a removed face move to other batches, so all marks of an unfinished set become wrong
             finished = len(faces) == frozen.get(unit, 0)
             marks = marks[-(-len(rest) // _BATCH) :] if finished else marks
         else:
@@ -185,12 +186,13 @@ def find_report_pages(dataset: Path) -> list[Path]:
 def erase_faces(ledger: Ledger, faces: Sequence[Face], stage: str, rows: Iterable[Record] = ()) -> None:
     """Record these faces without their embeddings, and remove all other data that was made of the faces.
 
-    The faces are also removed from the training runs inside the dataset's folder. The labels of the faces are deleted.
-    The transaction that records the faces also records `rows`. `stage` is the name of the stage in the ledger.
+    The labels of the faces are deleted. The faces are also removed from the training runs inside the dataset's folder.
+    The changes of the ledger and `rows` are recorded in one transaction of the stage `stage`.
     """
     bare_faces = [replace(remove_embedding(face), duplicate_of=None, crop_sha256=None, luma_dct=None) for face in faces]
     removed = {face.face_id for face in bare_faces}
-    # clean the runs before the ledger: if the process is killed in between, the next call cleans the runs again
+    # the runs are cleaned before the ledger, so that the next call cleans them again if the process is killed in
+    # between
     remove_faces_from_runs([ledger.dataset], removed)
     for page in find_report_pages(ledger.dataset):  # the report contains pictures
         page.unlink()
@@ -221,11 +223,11 @@ def erase_dropped_faces(ledger: Ledger) -> None:
 
 
 def remove_files(ledger: Ledger, face_ids: Iterable[str]) -> None:
-    """Remove the crops, cleaned versions and low-quality images of these faces, and the data that `likeness review`
-    stores about the faces.
+    """Remove the crops, cleaned versions and low-quality images of these faces, also from the dataset's copy in a
+    store.
 
-    Embedding shards that no face uses, and half-written files in the dataset, are removed too. If the dataset is copied
-    into a store, the files of the faces are also deleted there.
+    Also removes what `likeness review` stores about the faces, embedding shards that no face uses, and the temporary
+    files of killed processes.
     """
     dataset, removed = ledger.dataset, set(face_ids)
     for face in sorted(removed):
@@ -240,7 +242,7 @@ def remove_files(ledger: Ledger, face_ids: Iterable[str]) -> None:
         for face in sorted(removed):
             (folder / f"{face}.png").unlink(missing_ok=True)
         _shrink_set_files(folder, removed)
-    for path in sorted((dataset / MAPS).glob("*.npy")):  # a map contains the positions of all faces
+    for path in sorted((dataset / MAPS).glob("*.npy")):  # every map has the places of all faces
         path.unlink()
     for part in (*PARTS, MAPS):
         remove_temporary_files(dataset / part)
@@ -251,8 +253,9 @@ def remove_files(ledger: Ledger, face_ids: Iterable[str]) -> None:
 def _forget_in_review(ledger: Ledger, removed: set[str]) -> None:
     """Remove all thumbnails of `likeness review`, and remove faces from its list of seen faces.
 
-    `likeness review` makes new thumbnails. The list maps the id of a person to the faces that the user has seen with
-    the person. People who are not in the ledger are removed too. A broken list is removed.
+    `likeness review` will make new thumbnails. The list maps the id of a person to the faces that the user has seen
+    with the person. People who are not in the ledger are removed from the list. If the list is broken, its file is
+    removed.
     """
     shutil.rmtree(ledger.dataset / THUMBNAILS, ignore_errors=True)
     path = ledger.dataset / VISIT_NAME
@@ -273,8 +276,7 @@ def _forget_in_review(ledger: Ledger, removed: set[str]) -> None:
 def _shrink_set_files(folder: Path, removed: set[str]) -> None:
     """Rewrite theta.jsonl, card.json and README.md of a frozen set without the removed faces.
 
-    The module degrade/frozen/set_files.py defines the files of a frozen set. If no image is left, the files and the
-    empty folder are removed.
+    degrade/frozen/set_files.py defines these files. If no image is left, the files and the empty folder are removed.
     """
     theta_file, card_file, readme = (folder / name for name in ("theta.jsonl", "card.json", "README.md"))
     if not theta_file.is_file():
@@ -296,8 +298,8 @@ def _shrink_set_files(folder: Path, removed: set[str]) -> None:
     theta_sha256 = sha256_bytes(after)
     if card.get("theta_sha256", theta_sha256) == theta_sha256:
         return
-    # write the README before the card: if the process is killed in between, the card still has the old hash, so the
-    # next call repeats this step
+    # the README is written before the card: if the process is killed in between, the card still has the old hash of
+    # theta.jsonl, and the next call repeats this step
     text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
     text = text.replace(str(card["theta_sha256"]), theta_sha256)
     write_atomically(readme, text.replace(f"| images | {card['images']},", f"| images | {len(lines)},").encode())

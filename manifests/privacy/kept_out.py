@@ -1,8 +1,9 @@
 """Reads the list of photos and faces that must stay out of a dataset, and compares photos and faces with this list.
 
-A photo is recorded as marks. The first mark is the HMAC of the photo's sha256 under the dataset's key (see
-manifests/privacy/keys.py). Other marks recognize copies (see manifests/privacy/picture_marks.py). A face is recorded as
-its embedding, which is biometric data. Only the command `likeness manifest optout --remember-face` records faces.
+The list has marks of each photo. The first mark is the HMAC of the photo's sha256 under the dataset's key (see
+manifests/privacy/keys.py). Other marks recognize copies of the photo (see manifests/privacy/picture_marks.py). The list
+has the embedding of each face, which is biometric data. Only `likeness manifest optout --remember-face` adds faces to
+the list.
 """
 
 from __future__ import annotations
@@ -30,8 +31,10 @@ class KeptOutList:
 
     key: bytes = b""
     photos: Mapping[str, str] = field(default_factory=dict)  # Maps the mark of a photo to "opted_out" or "purged".
-    examples: np.ndarray | None = None  # Embeddings of unit length from one recognizer, float32 (k, d).
-    threshold: float = 2.0  # Least cosine of an example and a face that is kept out; 2.0 matches no face.
+    # Unit embeddings of the example faces by one recognizer, float32 (k, d). None without example faces.
+    examples: np.ndarray | None = None
+    # A face is kept out if its cosine to an example face is at least this number. 2.0 keeps no face out.
+    threshold: float = 2.0
     # Maps a photo id to the boxes of the faces that opted out in this photo, or in a copy of this photo.
     boxes: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
     pictures: KeptOutPictures = NO_PICTURES
@@ -41,7 +44,10 @@ class KeptOutList:
         return self.photos.get(compute_mark(self.key, "photo", sha256)) if self.photos else None
 
     def find_reason(self, photo: Photo, uri: str) -> str | None:
-        """Returns the reason why the file `uri` is kept out, or None. `photo` describes the pixels of the file."""
+        """Returns the reason why the picture in the file `uri` is kept out, or None.
+
+        `photo` has the hashes of the picture.
+        """
         return self.pictures.find_reason(photo.samples, photo.phash256, uri)
 
     def covers(self, photo_id: str, box: Sequence[float]) -> bool:
@@ -49,10 +55,10 @@ class KeptOutList:
         return any(measure_overlap(box, other) >= MIN_OVERLAP for other in self.boxes.get(photo_id, ()))
 
     def matches(self, embeddings: np.ndarray) -> np.ndarray:
-        """Returns a bool array (n,) that is true for each embedding that matches an example.
+        """Returns a bool array (n,) that is true for each embedding that matches an example face.
 
-        `embeddings` has the shape (n, d), and its rows have unit length. An embedding matches if its cosine to an
-        example is the threshold or more.
+        `embeddings` are unit embeddings (n, d). An embedding matches if its cosine to an example is the threshold or
+        more.
         """
         if self.examples is None or not len(embeddings):
             return np.zeros(len(embeddings), bool)
@@ -65,9 +71,9 @@ NOBODY_KEPT_OUT = KeptOutList()
 def read_kept_out_list(ledger: Ledger, recognizer: str | None = None, same_person: float = 2.0) -> KeptOutList:
     """Returns the list of photos and faces that must stay out of a dataset.
 
-    `recognizer` is the sha256 of a recognizer's file. The list contains only example faces that this recognizer
-    embedded. The threshold of the list comes from the last grouping. If no grouping has run, the threshold is
-    `same_person`.
+    `recognizer` is the sha256 of the file of a recognizer. The list has only the example faces whose embeddings this
+    recognizer computed. The threshold of the list is that of the last grouping, or `same_person` before the first
+    grouping.
     """
     rows = ledger.read_rows(KeptOutMark)
     photos = {row.mark: row.reason for row in rows if row.kind == "photo"}
@@ -107,9 +113,9 @@ def _find_opted_out_boxes(ledger: Ledger) -> dict[str, list[Sequence[float]]]:
 
 
 def open_kept_out_list(dataset: Path) -> KeptOutList:
-    """Returns the kept-out list of a dataset.
+    """Returns the list of photos and faces that must stay out of a dataset.
 
-    The list contains only example faces that the dataset's recognizer embedded.
+    The list has only the example faces whose embeddings the dataset's recognizer computed.
     """
     with Ledger.open(dataset) as ledger:
         recognizers = read_recognizers(ledger)
@@ -117,7 +123,7 @@ def open_kept_out_list(dataset: Path) -> KeptOutList:
 
 
 def find_kept_out_files(ledger: Ledger, uris: Iterable[str], hashes: Iterable[str]) -> set[str]:
-    """Returns those of `uris` whose file is kept out, and those of `hashes` (sha256) whose photo is kept out."""
+    """Returns a set of those `uris` and `hashes` that are kept out. `hashes` are the sha256 of files."""
     hidden = set(ledger.query("SELECT uri FROM files WHERE starts_with(uri, ?)", HIDDEN_PREFIX)["uri"])
     marks = set(ledger.query("SELECT mark FROM kept_out WHERE kind = 'photo'")["mark"])
     if not hidden and not marks:
@@ -128,7 +134,7 @@ def find_kept_out_files(ledger: Ledger, uris: Iterable[str], hashes: Iterable[st
 
 
 def find_kept_out_reason(ledger: Ledger, photo: str) -> str | None:
-    """Returns the reason why a photo is kept out, or None if the photo is allowed. `photo` is a path or a sha256."""
+    """Returns the reason why a photo is kept out, or None if it is not. `photo` is a path or a sha256."""
     key = read_key(ledger)
     marks = [hide_uri(key, uri_of(photo)), compute_mark(key, "photo", photo)]
     if Path(photo).is_file():

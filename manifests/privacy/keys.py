@@ -1,8 +1,8 @@
 """Creates and reads the secret key of a dataset, and computes marks with the key.
 
 A mark is the HMAC-SHA256 (RFC 2104) of a kind and a value under the key in DATASET/secret.key. Without the key, nobody
-can learn the value from a mark. The key is in a file and not in the ledger. If the ledger contained the key, a reader
-of the ledger could compute the mark of a photo, and look for this mark in the ledger.
+can learn the value from a mark. The ledger does not contain the key. Otherwise, a reader of the ledger who has a photo
+could compute the photo's mark, and find out whether the ledger has this mark.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from manifests.ledger.ledger import Ledger
 
 KEY_NAME = "secret.key"
 KEY_STAGE = "key"
-KEY_BYTES = 32  # The key is as long as a SHA-256 digest (ours).
+KEY_BYTES = 32  # Length of the key in bytes: that of a SHA-256 digest (ours).
 HIDDEN_PREFIX = "hmac:"  # The mark that replaces a uri begins with this text.
 
 
@@ -29,24 +29,24 @@ def create_key() -> bytes:
 def compute_mark(key: bytes, kind: str, value: str | bytes) -> str:
     """Returns the mark of a value as 64 hex digits. The mark is an HMAC under `key`.
 
-    `kind` is the kind of the value. The kind is `photo` for a photo's sha256, `face` for the bytes of an embedding, and
-    `uri` for a uri. The kind is `person` for the face id that a person's id is made from. The kind is `check` for
-    the mark that recognizes a wrong key; this mark is made from an empty string.
+    `kind` is the kind of the value. The kind is `photo` for a photo's sha256, `face` for the bytes of an embedding,
+    `uri` for a uri, and `person` for the face id from which a person's id is made. The kind `check` with an empty value
+    gives the mark that recognizes a wrong key.
     """
     data = os.fsencode(value)
     return hmac.new(key, kind.encode() + b"\0" + data, "sha256").hexdigest()
 
 
 def hide_uri(key: bytes, uri: str) -> str:
-    """Returns the text that replaces the uri of a kept-out file in the ledger. The uri may contain a person's name."""
+    """Returns the text that replaces the uri of a kept-out file in the ledger. A uri may contain a person's name."""
     return HIDDEN_PREFIX + compute_mark(key, "uri", uri)
 
 
 def ensure_key(ledger: Ledger) -> bytes:
     """Returns the key of a dataset. Creates a key if the dataset has no key. The ledger must be open for writing.
 
-    The ledger records a mark that was computed with the new key. The function `read_key` uses this mark to recognize a
-    wrong key. Raises LedgerError if the key file is missing or broken, or if it belongs to another dataset.
+    For a new key, the ledger records a mark, with which `read_key` recognizes a wrong key. Raises LedgerError if the
+    key file is missing or broken, or if it belongs to another dataset.
     """
     has_check = bool(ledger.read_detail(KEY_STAGE))
     path = ledger.dataset / KEY_NAME
@@ -61,8 +61,8 @@ def ensure_key(ledger: Ledger) -> bytes:
 def read_key(ledger: Ledger) -> bytes:
     """Returns the key in the dataset's key file. If the dataset never had a key, returns a new key without saving it.
 
-    Raises LedgerError if the key file is missing or broken, or if it belongs to another dataset. Without the right
-    key, Likeness cannot recognize the people and photos that must stay out.
+    Raises LedgerError if the key file is missing or broken, or if it belongs to another dataset, because only the right
+    key recognizes the people and photos that must stay out.
     """
     path, check = ledger.dataset / KEY_NAME, ledger.read_detail(KEY_STAGE).get("check")
     if check is None and not path.exists():

@@ -11,7 +11,7 @@ from manifests.ledger.ledger import DetailUpdate, Ledger
 from manifests.ledger.queries import read_units
 from manifests.ledger.records import NEAR_DUPLICATE, Face, Label, Photo
 
-# these details of the stages `label` and `group` may contain names or ids of photos, faces or people
+# the keys of the details of `label` and `group` whose values may contain names, or ids of photos, faces or people
 _NAMING_DETAILS = ("notices", "label_doubts", "labels_parted", "collages")
 
 
@@ -32,11 +32,11 @@ def find_labels_of_faces(ledger: Ledger, face_ids: Collection[str]) -> list[Labe
 def remove_names_from_details(
     ledger: Ledger, ids: Collection[str], names: Collection[str], removed_labels: Sequence[Label]
 ) -> list[DetailUpdate]:
-    """Returns changed details of the stages `label` and `group`, without entries that name something that is removed.
+    """Returns the changed details of the stages `label` and `group`, without the entries that contain a removed text.
 
-    `ids` are the ids of removed photos and faces. Only the first 12 characters of an id are compared, because some
-    entries contain no more of the id. `names` are other texts to remove. A name of `removed_labels` is removed if no
-    other label has this name.
+    The removed texts are of three kinds. `ids` are the ids of removed photos and faces. Some entries contain only the
+    first 12 characters of an id, so only these characters are compared. `names` are other texts. The names of
+    `removed_labels` are removed too, unless another label has the same name.
     """
     texts = list_removed_texts(ledger, ids, names, removed_labels)
     changes: list[DetailUpdate] = []
@@ -52,20 +52,21 @@ def remove_names_from_details(
 def list_removed_texts(
     ledger: Ledger, ids: Collection[str], names: Collection[str], removed_labels: Sequence[Label]
 ) -> set[str]:
-    """Returns the texts that name something that is removed. The arguments are those of remove_names_from_details."""
+    """Returns the texts to remove from the details. `remove_names_from_details` explains the arguments."""
     removed = {(row.photo_id, row.number) for row in removed_labels}
     other_names = {row.label for row in ledger.read_rows(Label) if (row.photo_id, row.number) not in removed}
     return {long_id[:12] for long_id in ids} | {*names} | ({row.label for row in removed_labels} - other_names)
 
 
 def _remove_entries(value: Any, texts: set[str]) -> Any:
-    """Returns a JSON list or mapping without the entries that contain one of these texts."""
+    """Returns a list or dict of JSON without the entries that contain one of `texts`."""
     if isinstance(value, dict):
         return {
             key: _remove_entries(entry, texts) for key, entry in value.items() if not any(text in key for text in texts)
         }
     if isinstance(value, list):
         dumps = [json.dumps(entry, ensure_ascii=False) for entry in value]
-        encoded = [json.dumps(text, ensure_ascii=False)[1:-1] for text in texts]  # JSON writes a quote in a name as \"
+        # In JSON, a quote in a name is written as \"
+        encoded = [json.dumps(text, ensure_ascii=False)[1:-1] for text in texts]
         return [entry for entry, dump in zip(value, dumps, strict=True) if not any(text in dump for text in encoded)]
     return value

@@ -1,4 +1,4 @@
-"""Makes the plan of `likeness manifest optout`, which removes photos from the dataset and keeps photos out."""
+"""Makes the plan of `likeness manifest optout`, which removes photos from a dataset and keeps them out of it."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def plan_optout(
     runs: Sequence[Path] = (),
     read_photo: Callable[[Path], Photo | None] = lambda _: None,
 ) -> PurgePlan:
-    """Returns the plan that removes these photos from the dataset, and keeps the photos out in the future.
+    """Returns the plan that removes these photos from the dataset, and keeps them out of later curations.
 
     Each photo is the sha256 of a file's bytes, a path to a file, or a name that `plan_purge` accepts. `read_photo`
-    reads a file outside the dataset and returns its row, or None if the file cannot be decoded. If a file cannot be
-    decoded, Likeness cannot recognize copies of the photo. Raises BadInput if a photo is an archive or cannot be found.
+    reads a file outside the dataset. It returns the row of the photo, or None if the file cannot be decoded. Likeness
+    does not recognize copies of such a photo. Raises BadInput if a photo is an archive or cannot be found.
     """
     inside: list[str] = []
-    outside: dict[str, Photo | None] = {}  # sha256 of a file -> its photo
+    outside: dict[str, Photo | None] = {}  # maps the sha256 of a file outside the dataset to the row of its photo
     with Ledger.open(dataset) as ledger:
         photo_ids = {photo_id: photo_id for photo_id in ledger.query("SELECT photo_id FROM photos")["photo_id"]}
         photo_ids |= dict(ledger.query("SELECT sha256, photo_id FROM files WHERE sha256 IS NOT NULL").iter_rows())

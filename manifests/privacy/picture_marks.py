@@ -1,9 +1,10 @@
-"""Recognizes copies of a kept-out photo without keeping anything that shows the photo.
+"""Recognizes copies of a kept-out photo by marks from which nobody can see the photo.
 
-Besides the mark of its sha256, a photo has marks (manifests/privacy/keys.py) of three kinds: of its stored samples, of
-the places of its files, and of the bands of its perceptual hash. If two hashes differ in one bit, their marks are
-completely different. Therefore the 256-bit hash is cut into bands, and each band has its own mark. A picture is a copy
-if at least MIN_BANDS bands agree. For a picture in the place of a kept-out file, one band is enough.
+manifests/privacy/keys.py defines a mark. A photo has a mark of its sha256, a mark of its stored samples, a mark of the
+uri of each of its files, and marks of parts of its perceptual hash. The marks of two hashes that differ in one bit are
+completely different. The 256-bit hash is therefore cut into bands, and each band has its own mark. A picture counts as
+a copy if at least MIN_BANDS bands agree. If the picture is in a file with the uri of a kept-out file, one band is
+enough.
 """
 
 from __future__ import annotations
@@ -17,26 +18,29 @@ from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import File, KeptOutMark, Photo
 from manifests.privacy.keys import compute_mark, hide_uri
 
-# The number of bands and of agreeing bands (ours). We tried bands of 16 to 51 bits on 2,756 photos. With 12 bands of 21
-# bits, Likeness found all copies that were JPEG of quality 90 or 40, WebP of quality 80, gray, or of half or double
-# size. Likeness found 99.4% of the copies at a third of the size with JPEG 75. In 3.8 million pairs of photos, 42 pairs
-# had two equal bands. Every number of bands that we tried finds 41 of these 42 pairs, so we count the 41 pairs as true
-# copies.
+# The number of bands, and the least number of agreeing bands (ours). We tried bands of 16 to 51 bits on 2,756 photos.
+# 12 bands of 21 bits found all copies as JPEG of quality 90 or 40, as WebP of quality 80, in gray, and at half and
+# double size. They found 99.4% of the copies at a third of the size as JPEG of quality 75. In 3.8 million pairs of
+# different photos, they found 42 pairs. 41 of these pairs seem to be true copies, because every tried number of bands
+# finds them.
 BANDS, MIN_BANDS = 12, 2
 _BITS = 256 // BANDS
-_MARK_DIGITS = 16  # hex digits of the mark of a band; 64 bits are enough to tell apart 2**21 values
+_MARK_DIGITS = 16  # number of hex digits of the mark of a band (64 bits), enough to tell 2**21 values apart
 
 
 def split_into_bands(phash256: str) -> list[int]:
-    """Returns the bands of a 256-bit hash, which is given as hex digits. The last 4 bits belong to no band."""
+    """Returns the bands of a 256-bit hash, whose hex digits are `phash256`. The last 4 bits belong to no band."""
     bits = f"{int(phash256, 16):0256b}"
     return [int(bits[start : start + _BITS], 2) for start in range(0, BANDS * _BITS, _BITS)]
 
 
 def find_copies(photos: Iterable[Photo], photo_ids: Iterable[str]) -> dict[str, set[str]]:
-    """Returns a dict that maps each of `photo_ids` that has copies to the photo ids of the copies."""
+    """Returns a dict that maps a photo id to the photo ids of its copies.
+
+    Only `photo_ids` with copies are in the dict.
+    """
     bands = {photo.photo_id: split_into_bands(photo.phash256) for photo in photos if photo.phash256 is not None}
-    photos_of: dict[tuple[int, int], list[str]] = defaultdict(list)  # (number, value) of a band -> photos
+    photos_of: dict[tuple[int, int], list[str]] = defaultdict(list)  # maps the number and the value of a band to photos
     for photo_id, values in bands.items():
         for band in enumerate(values):
             photos_of[band].append(photo_id)
@@ -49,7 +53,7 @@ def find_copies(photos: Iterable[Photo], photo_ids: Iterable[str]) -> dict[str, 
 
 
 def mark_bands(key: bytes, phash256: str | None) -> tuple[str, ...] | None:
-    """Returns the marks of the bands of a hash, or None if there is no hash."""
+    """Returns the marks of the bands of a perceptual hash, or None without a hash."""
     if phash256 is None:
         return None
     bands = enumerate(split_into_bands(phash256))
@@ -57,17 +61,19 @@ def mark_bands(key: bytes, phash256: str | None) -> tuple[str, ...] | None:
 
 
 def mark_samples(key: bytes, samples: str | None) -> str | None:
-    """Returns the mark of the hash of a photo's stored samples, or None if there is no hash."""
+    """Returns the mark of `samples`, the hash of a photo's stored samples, or None without a hash."""
     return None if samples is None else compute_mark(key, "samples", samples)
 
 
 def make_kept_out_rows(
     ledger: Ledger, key: bytes, photo_ids: Sequence[str], outside: Iterable[Photo], reason: str, time: datetime
 ) -> list[KeptOutMark]:
-    """Returns a row for each photo that must stay out, and for each other file that contains the photo.
+    """Returns the rows of the table `kept_out` for photos that must stay out, without the rows that the ledger already
+    has.
 
+    A photo has a row for its own sha256, and a row for the sha256 of each other file that contains the photo.
     `photo_ids` are photos of the ledger. `outside` are photos that are not in the ledger. If only the sha256 of a photo
-    is known, the row has no samples and no bands. Rows that the ledger already has are not returned.
+    is known, the row has no samples and no bands.
     """
     known_marks = {row.mark for row in ledger.read_rows(KeptOutMark)}
     inside = {photo.photo_id: photo for photo in ledger.read_rows(Photo) if photo.photo_id in set(photo_ids)}
@@ -95,13 +101,13 @@ def make_kept_out_rows(
 
 @dataclass(frozen=True)
 class KeptOutPictures:
-    """The marks of kept-out pictures, arranged for the comparison with a new picture."""
+    """The marks of kept-out pictures, in a form in which a new picture can be compared with them quickly."""
 
     key: bytes = b""
-    samples: Mapping[str, str] = field(default_factory=dict)  # Maps the mark of the samples to the reason.
+    samples: Mapping[str, str] = field(default_factory=dict)  # Maps the mark of stored samples to the reason.
     bands: Mapping[str, Sequence[int]] = field(default_factory=dict)  # Maps the mark of a band to numbers of pictures.
-    reasons: Sequence[str] = ()  # The reason why each picture is kept out.
-    places: Sequence[frozenset[str]] = ()  # The marks of the places of each picture's files.
+    reasons: Sequence[str] = ()  # The reason of each picture, by its number.
+    places: Sequence[frozenset[str]] = ()  # The marks of the uris of each picture's files.
 
     def find_reason(self, samples: str | None, phash256: str | None, uri: str) -> str | None:
         """Returns the reason why a picture in the file `uri` is kept out, or None if the picture may be used."""
@@ -124,7 +130,7 @@ NO_PICTURES = KeptOutPictures()
 
 
 def arrange_marks(key: bytes, rows: Iterable[KeptOutMark]) -> KeptOutPictures:
-    """Returns the marks of the pictures in rows of the table `kept_out`."""
+    """Converts rows of the table `kept_out`."""
     pictures = {row.bands: row for row in rows if row.bands is not None}
     bands: dict[str, list[int]] = defaultdict(list)
     for number, marks in enumerate(pictures):

@@ -1,7 +1,7 @@
 """Searches folders for traces of removed people and photos, to prove that no trace is left.
 
-The search reads the bytes of every file. A compressed file does not show its values as bytes. Therefore the search also
-reads each value in the ledger, in parquet tables and in pixel arrays.
+The search reads the bytes of every file. In a compressed file, values do not appear as bytes. The search therefore also
+reads the values in the ledger, in parquet tables and in pixel arrays.
 """
 
 from __future__ import annotations
@@ -23,28 +23,30 @@ from manifests.ledger.paths import LEDGER_NAME
 from manifests.ledger.queries import count_mentions
 from manifests.runtime.files import sha256_file
 
-_HEAD = 8  # A search first compares this number of bytes, then the whole byte string; shorter byte strings are ignored.
+_HEAD = 8  # A search first compares this many bytes of a needle. Shorter needles are ignored.
 _CHUNK = 1 << 22  # Number of bytes that are read and searched at a time.
-_MIDDLE = 64  # This number of bytes from an image's middle identifies the image inside an archive (ours).
+_MIDDLE = 64  # An image in an archive is recognized by this many bytes from its middle (ours).
 
 
 @dataclass(frozen=True)
 class Traces:
     """The ids, names, hashes and bytes that identify the removed people and photos."""
 
-    photos: tuple[str, ...] = ()  # The sha256 of the photos and of their files, in hex.
-    pictures: tuple[str, ...] = ()  # Hashes of the samples and perceptual hashes of the photos, in hex.
+    photos: tuple[str, ...] = ()  # The sha256 of the photos and of their files, as hex digits.
+    # The hashes of the stored samples and the perceptual hashes of the photos, as hex digits.
+    pictures: tuple[str, ...] = ()
     faces: tuple[str, ...] = ()  # Face ids.
     people: tuple[str, ...] = ()  # Identity ids.
     uris: tuple[str, ...] = ()
-    longer_uris: tuple[str, ...] = ()  # Uris that begin with one of `uris`, but whose files stay; they are no traces.
+    # Uris that begin with one of `uris`, of files that stay. These uris are no traces.
+    longer_uris: tuple[str, ...] = ()
     images: tuple[str, ...] = ()  # The sha256 of PNG files of crops, cleaned versions and low-quality images.
-    middles: tuple[str, ...] = ()  # Bytes from the middle of each of these PNG files, in hex (see sample_middle).
-    embeddings: tuple[str, ...] = ()  # Bytes of float32 embeddings, in hex.
-    pixels: tuple[str, ...] = ()  # The sha256 of each removed face's pixels in crops.npy.
+    middles: tuple[str, ...] = ()  # The result of `sample_middle` for each of these PNG files.
+    embeddings: tuple[str, ...] = ()  # The bytes of float32 embeddings, as hex digits.
+    pixels: tuple[str, ...] = ()  # The sha256 of the pixels of each removed face in the crops of snapshots.
 
     def make_needles(self) -> dict[bytes, str]:
-        """Returns the byte strings of the search, each with the name of its kind of trace."""
+        """Returns a dict that maps each searched byte string (needle) to the name of its kind of trace."""
         needles: dict[bytes, str] = {}
         for kind, hexes in (("photo hash", (*self.photos, *self.pictures)), ("face id", self.faces)):
             needles |= {text.encode(): kind for text in hexes}
@@ -65,30 +67,33 @@ def sample_middle(data: bytes) -> str:
 class _Searcher:
     """Searches for many byte strings (needles) at once.
 
-    The search compares the first two bytes of each needle, then its first eight bytes, and then all its bytes.
+    To be fast, the search compares the first two bytes of each needle, then the first eight bytes, and then all bytes.
     """
 
     def __init__(self, needles: dict[bytes, str], exceptions: Sequence[bytes] = ()) -> None:
-        """Ignores a needle at a place of the data at which one of `exceptions` begins."""
+        """`needles` maps each needle to its kind.
+
+        A needle is ignored at a place at which one of `exceptions` begins.
+        """
         self.exceptions = exceptions
         self.by_head: dict[bytes, list[tuple[bytes, str]]] = defaultdict(list)
         for needle, kind in needles.items():
             self.by_head[needle[:_HEAD]].append((needle, kind))
         self.longest = max(map(len, (*needles, *exceptions)), default=_HEAD)
         self.heads = np.sort(np.frombuffer(b"".join(self.by_head), "<u8"))
-        self.pairs = np.zeros(1 << 16, bool)  # for each value of two bytes, whether a needle begins with these bytes
+        self.pairs = np.zeros(1 << 16, bool)  # whether a needle begins with two bytes, for each value of the two bytes
         self.pairs[(self.heads & 0xFFFF).astype(np.int64)] = True
 
     def search(self, data: bytes, is_end: bool = True) -> set[str]:
-        """Returns the kinds of the needles that `data` contains. If not `is_end`, more data follows."""
+        """Returns the kinds of the needles that `data` contains. `is_end` is False if more data follows."""
         if len(data) < _HEAD or not self.by_head:
             return set()
-        # find all places at which two bytes begin a needle, with one look-up in a table for each byte of the data
+        # find all places whose two bytes begin a needle, with one look-up in a table for each place
         array = np.frombuffer(data, np.uint8)
         first = array[: len(array) - _HEAD + 1].astype(np.uint16)
         first |= array[1 : len(array) - _HEAD + 2].astype(np.uint16) << np.uint16(8)
         places = np.flatnonzero(self.pairs[first])
-        # keep only the places at which eight bytes begin a needle; the eight bytes are compared as one number
+        # keep the places whose eight bytes begin a needle; the eight bytes are compared as one number
         windows = np.lib.stride_tricks.sliding_window_view(array, _HEAD)[places]
         heads = np.ascontiguousarray(windows).view("<u8").ravel()
         kinds = set()
@@ -101,7 +106,7 @@ class _Searcher:
     def _is_exception(self, data: bytes, place: int, is_end: bool) -> bool:
         """Returns whether one of `exceptions` begins at a place.
 
-        Unless `is_end`, a part of an exception at the end is enough.
+        If more data follows, the beginning of an exception at the end of `data` is enough.
         """
         rest = data[place : place + self.longest]
         return any(rest.startswith(other) or (not is_end and other.startswith(rest)) for other in self.exceptions)
@@ -120,13 +125,14 @@ class _Searcher:
 
 @dataclass(frozen=True)
 class Proof:
-    """Records how much data a search has read, and which traces are left."""
+    """How much data a search has read, and which traces are left."""
 
     files: int
     bytes: int
     rows: int  # Number of searched rows of the ledger.
-    remains: tuple[str, ...]  # One phrase for each remaining trace, with its kind and its file or table.
-    own_files: tuple[str, ...]  # Files of the user's own photos in the searched folders.
+    remains: tuple[str, ...]  # For each trace that is left, a phrase with its kind and its file or table.
+    # The files of removed photos that are in the searched folders. The user must delete them.
+    own_files: tuple[str, ...]
 
 
 def search_traces(dataset: Path, traces: Traces, folders: Iterable[Path] = (), skip: Iterable[Path] = ()) -> Proof:
@@ -153,7 +159,7 @@ def search_traces(dataset: Path, traces: Traces, folders: Iterable[Path] = (), s
 
 
 def _walk_files(folders: Iterable[Path]) -> Iterator[Path]:
-    """Yields each file below these folders once. Symbolic links are ignored."""
+    """Yields each file below `folders` once. Symbolic links are ignored."""
     known: set[str] = set()
     for folder in folders:
         for place, _, names in os.walk(folder):
@@ -179,15 +185,15 @@ def _search_tables(path: Path, searcher: _Searcher, traces: Traces) -> set[str]:
                 hashes = {hashlib.sha256(np.ascontiguousarray(row).tobytes()).hexdigest() for row in array}
                 kinds |= {"pixels"} if hashes & set(traces.pixels) else set()
     except (OSError, ValueError, EOFError, pa.ArrowException):
-        pass  # despite its name, the file is not a table or array; the caller searches its bytes
+        pass  # in spite of its suffix, the file is no table or array; the caller searches its bytes
     return kinds
 
 
 def _search_column(chunk: pa.Array, searcher: _Searcher, traces: Traces) -> set[str]:
-    """Returns the kinds of traces in one column of a table. The buffers of a column are not compressed."""
+    """Returns the kinds of traces in a chunk of a column. The buffers of a chunk are not compressed."""
     kinds: set[str] = set()
     if pa.types.is_list(chunk.type) and pa.types.is_float64(chunk.type.value_type):
-        chunk = chunk.flatten().cast(pa.float32())  # other programs write embeddings as float64
+        chunk = chunk.flatten().cast(pa.float32())  # some programs write embeddings as float64
     for buffer in chunk.buffers():
         if buffer is not None:
             kinds |= searcher.search(buffer.to_pybytes())
@@ -198,7 +204,7 @@ def _search_column(chunk: pa.Array, searcher: _Searcher, traces: Traces) -> set[
 
 
 def _search_ledger(dataset: Path, traces: Traces) -> tuple[int, list[str]]:
-    """Returns the number of rows in the ledger, and one phrase for each table that contains a removed id or name."""
+    """Returns the number of rows in the ledger, and a phrase for each table that contains a trace."""
     if not (dataset / LEDGER_NAME).is_file():
         return 0, []
     texts = [*traces.photos, *traces.pictures, *traces.faces, *traces.people, *traces.uris]

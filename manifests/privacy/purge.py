@@ -2,12 +2,12 @@
 
 A purge takes these steps:
 
-(1) The plan lists all data to remove (manifests/privacy/purge_plan.py). (2) The plan is written to the file
-DATASET/purge.pending, the journal. While the journal of a purge exists, other commands refuse the dataset. (3) The rows
-of the plan are removed in one transaction. Only marks stay in the ledger (manifests/privacy/keys.py). (4) Crops,
-embeddings, low-quality images and the report are removed. The faces are removed from runs and benchmarks. (5) The
-ledger is copied into a new file, because a DuckDB file keeps the bytes of deleted rows. (6) The proof searches every
-file of the dataset and of the runs, and every row of the ledger.
+(1) A plan lists all data to remove (manifests/privacy/purge_plan.py). (2) The plan is written to the file
+DATASET/purge.pending, the journal. While this file exists, other commands refuse the dataset. (3) The rows of the plan
+are removed from the ledger in one transaction. Only marks of them stay in the ledger (manifests/privacy/keys.py). (4)
+Crops, embeddings, low-quality images and the report are removed. The faces are removed from runs and benchmarks. (5)
+The ledger is copied into a new file, because a DuckDB file keeps the bytes of deleted rows. (6) The proof searches
+every file of the dataset and of the runs, and every row of the ledger.
 
 If a purge was killed, the next `likeness manifest purge DATASET` reads the plan in the journal and finishes the purge.
 """
@@ -39,14 +39,14 @@ from manifests.privacy.run_cleanup import remove_faces_from_runs
 from manifests.runtime.files import remove_temporary_files, write_atomically
 from manifests.runtime.uris import display_path
 
-# A drop can have a reason in the user's words. A name with fewer characters than this number counts as part of a reason
-# only if the name is a whole word of the reason, because many words contain "ed" or "ann" (ours).
+# The reason of a drop, which the user wrote, may contain a name. A name with fewer characters than this number must be
+# a whole word of the reason, because many words contain "ed" or "ann" (ours).
 SHORT = 4
 
 
 @dataclass(frozen=True)
 class PurgeResult:
-    """Records the items that a purge removed, and the proof that nothing is left."""
+    """The numbers of items that a purge removed, and the proof that nothing is left."""
 
     plan: PurgePlan
     removed: Mapping[str, int]  # maps a noun, such as "photos", to the number of removed items
@@ -54,7 +54,7 @@ class PurgeResult:
 
 
 def read_unfinished_plan(dataset: Path) -> PurgePlan | None:
-    """Returns the plan of an unfinished purge, or None if no purge is unfinished.
+    """Returns the plan of an unfinished purge, or None without such a purge.
 
     Raises LedgerError if the plan cannot be read.
     """
@@ -78,9 +78,8 @@ def read_unfinished_plan(dataset: Path) -> PurgePlan | None:
 def purge(dataset: Path, plan: PurgePlan, say: Callable[[str], None] = lambda _: None) -> PurgeResult:
     """Remove everything in the plan, and prove that nothing is left. `plan` can be the plan of an unfinished purge.
 
-    When the search for traces begins, the function passes a sentence to `say`. Raises LedgerError if a trace is left in
-    a file that Likeness did not make. After a LedgerError, the purge stays unfinished until the user removes the file
-    with the trace and repeats the purge.
+    Calls `say` with a sentence when the search for traces begins. Raises LedgerError if a trace is left in a file that
+    Likeness did not make. The purge then stays unfinished until the user removes this file and repeats the purge.
     """
     # journal and rows
     with Ledger.open(dataset, write=True, during_purge=True) as ledger:
@@ -122,14 +121,15 @@ def purge(dataset: Path, plan: PurgePlan, say: Callable[[str], None] = lambda _:
 
 
 def _remove_rows(ledger: Ledger, plan: PurgePlan) -> None:
-    """Remove the rows of the plan's photos and faces, and record marks that keep the photos out, in one transaction.
+    """In one transaction, remove the rows of the plan's photos and faces, and record the marks that keep the photos
+    out.
 
     A second call with the same plan does not change the ledger.
     """
     key, time = read_key(ledger), utc_now()
     outside = [Photo(name, 0, 0, "", phash256=phash256, samples=samples) for name, samples, phash256 in plan.kept_out]
     rows: list[Record] = [*make_kept_out_rows(ledger, key, plan.photos, outside, plan.reason, time)]
-    # remove these photos from the references that imported lists give to other photos
+    # in imported lists, remove these photos from the references of other photos
     for row in ledger.read_rows(ListEntry):
         if row.refs is not None and row.photo_id not in plan.photos and set(row.refs) & set(plan.photos):
             rows.append(replace(row, refs=tuple(ref for ref in row.refs if ref not in plan.photos)))
@@ -166,9 +166,9 @@ def _find_names_of_people(ledger: Ledger, plan: PurgePlan) -> set[str]:
 def _shrink_decisions(ledger: Ledger, photos: set[str], texts: set[str]) -> tuple[list[DecisionRow], list[int]]:
     """Removes these photos and their faces from decisions.
 
-    A drop loses its reason if the reason contains one of `texts`. Returns the changed decisions, and the numbers of the
-    empty decisions. A decision is empty if too few of its faces, or none of its photos, are left. A decision that
-    undoes an empty decision is empty too. Unchanged decisions are not returned.
+    A drop loses its reason if the reason contains one of `texts`. Returns the changed decisions that stay, and the
+    numbers of the decisions to delete. A decision is deleted if none of its photos or too few of its faces are left, or
+    if it undoes a deleted decision.
     """
     changes: list[DecisionRow] = []
     empty: set[int] = set()
@@ -196,9 +196,9 @@ def _shrink_decisions(ledger: Ledger, photos: set[str], texts: set[str]) -> tupl
 
 
 def _contains(text: str | None, parts: set[str]) -> bool:
-    """Returns whether a text contains one of `parts`, in small or capital letters.
+    """Returns whether a text contains one of `parts`. Small and capital letters count as equal.
 
-    A part with fewer than SHORT characters must be a whole word.
+    A part with fewer than SHORT characters must be a whole word of the text.
     """
     if text is None:
         return False

@@ -25,30 +25,30 @@ from manifests.runtime.text import make_printable
 from manifests.runtime.uris import display_path, is_end_of_path, uri_of
 
 PURGED = "purged"
-_PREFIX = 6  # the least number of characters of an id that a user may give, as in manifests/why/explain_photo.py
+_PREFIX = 6  # A user may shorten an id to this many characters. manifests/why/explain_photo.py has the same number.
 
 
 @dataclass(frozen=True)
 class PurgePlan:
-    """Lists everything that a purge removes.
+    """Everything that a purge removes.
 
-    The plan has no photos if an earlier purge already removed all photos that the user names.
+    `photos` is empty if earlier purges already removed all photos that the user names.
     """
 
-    reason: str  # the constant PURGED, or the constant OPTED_OUT from manifests/privacy/erase.py
+    reason: str  # PURGED, or OPTED_OUT of manifests/privacy/erase.py.
     photos: tuple[str, ...] = ()
-    # photos that are not in the dataset and must stay out: the sha256 of the file, the sha256 of the stored samples,
-    # and the perceptual hash. If the user named a photo by its sha256, or if the
-    # file cannot be decoded, only the sha256 of the file is known.
+    # For each photo that is not in the dataset and must stay out: the sha256 of its file, the sha256 of its stored
+    # samples, and its perceptual hash. If the user named the photo by its sha256, or if its file cannot be decoded, the
+    # last two are None.
     kept_out: tuple[tuple[str, str | None, str | None], ...] = ()
     uris: tuple[str, ...] = ()
     faces: tuple[str, ...] = ()
     people: tuple[str, ...] = ()  # Identity ids of people whose faces are all removed.
-    other_faces: int = 0  # Number of faces of other people in the photos; these faces are removed too.
+    other_faces: int = 0  # Number of faces of other people in the photos. These faces are removed too.
     lq_images: int = 0
-    targets: int = 0  # Number of removed faces that are targets of a reference pair.
+    targets: int = 0  # Number of removed faces that are targets.
     checkpoints: tuple[str, ...] = ()  # Folders of checkpoints that were trained on the faces.
-    runs: tuple[str, ...] = ()  # Folders outside the dataset that are cleaned too.
+    runs: tuple[str, ...] = ()  # Folders of runs and benchmarks that the user named. They are cleaned too.
     traces: Traces = field(default_factory=Traces)
 
 
@@ -59,7 +59,7 @@ def plan_purge(
     runs: Sequence[Path] = (),
     reason: str = PURGED,
 ) -> PurgePlan:
-    """Returns the plan that removes these people and photos. The function writes no file and no row.
+    """Returns the plan that removes these people and photos. Nothing is written.
 
     `people` are identity ids, beginnings of identity ids, or names. `photos` are paths, file names, or beginnings of a
     sha256. The plan removes the named photos, all photos that show one of the people, and the copies of all
@@ -71,7 +71,7 @@ def plan_purge(
         raise BadInput(f"--run {missing[0]} is not a folder. Name the folder of a training run or of a benchmark.")
     with Ledger.open(dataset) as ledger:
         if people:
-            check_decisions_applied(ledger)  # a decision may say that the person has other faces
+            check_decisions_applied(ledger)  # a decision that is not applied may change the faces of the person
         faces, members = ledger.read_rows(Face), ledger.read_rows(Membership)
         identities = _find_people(ledger, people)
         members_of_them = {row.face_id for row in members if row.identity_id in identities}
@@ -83,7 +83,10 @@ def plan_purge(
 
 
 def _find_people(ledger: Ledger, people: Sequence[str]) -> set[str]:
-    """Returns the identity ids of these people. Raises BadInput if a name does not fit exactly one identity."""
+    """Returns the identity ids of these people.
+
+    Raises BadInput if an item of `people` does not fit exactly one identity.
+    """
     name_of = dict(ledger.query("SELECT identity_id, name FROM identities ORDER BY 1").iter_rows())
     identities = set()
     for person in people:
@@ -99,9 +102,9 @@ def _find_people(ledger: Ledger, people: Sequence[str]) -> set[str]:
 
 
 def _find_photo(ledger: Ledger, photo: str) -> set[str]:
-    """Returns a set with the photo id of one photo. The set is empty if the photo is already kept out.
+    """Returns a set with the id of the photo that the text `photo` names, or an empty set if this photo is kept out.
 
-    Raises BadInput if a name does not fit exactly one photo.
+    Raises BadInput if the text does not fit exactly one photo.
     """
     exact: set[str] = set()  # Photos with this path.
     similar: set[str] = set()  # Photos whose path ends with this text.
@@ -135,9 +138,9 @@ def _find_photo(ledger: Ledger, photo: str) -> set[str]:
 def _add_copies(ledger: Ledger, faces: Sequence[Face], photo_ids: set[str]) -> set[str]:
     """Returns these photos and all copies of these photos.
 
-    There are three kinds of copies: a photo with a near-duplicate of a face in these photos; a photo with a face that
-    has the same embedding and the same perceptual hash as a face in these photos; and a photo that the marks of these
-    photos would keep out of a later run.
+    A photo is a copy in three cases. One of its faces is a near-duplicate of a face in these photos. One of its faces
+    has the embedding and the perceptual hash of a face in these photos. The marks of these photos would keep the photo
+    out of a later curation.
     """
     photo_of = {face.face_id: face.photo_id for face in faces}
     duplicates: dict[str, set[str]] = {}
@@ -146,14 +149,13 @@ def _add_copies(ledger: Ledger, faces: Sequence[Face], photo_ids: set[str]) -> s
             one, other = face.photo_id, photo_of[face.duplicate_of]
             duplicates.setdefault(one, set()).add(other)
             duplicates.setdefault(other, set()).add(one)
-    # add photos with near-duplicates of the faces in `copies`, until no photo is new
+    # add photos with near-duplicates of faces in `copies`, until there are no more such photos
     copies, queue = set(photo_ids), list(photo_ids)
     while queue:
         for other in duplicates.get(queue.pop(), set()) - copies:
             copies.add(other)
             queue.append(other)
-    # add photos with a face that has the embedding and the hash of a face in `copies`, and photos that are copies by
-    # their perceptual hash
+    # find the photos of the other two cases, and then the copies of these photos
     keys = {
         (embedding, face.phash)
         for face, embedding in _read_embeddings(ledger, [f for f in faces if f.photo_id in copies])
@@ -196,7 +198,7 @@ def _plan_photos(
     longer_uris = sorted(row.uri for row in all_files if row.uri.startswith(tuple(uris)) and row.uri not in uris)
     hashes = photo_ids | {row.sha256 for row in files if row.sha256 is not None}
 
-    # people who have no face in another photo are removed too
+    # people without a face in another photo are removed too
     members = ledger.read_rows(Membership)
     identity_of = {row.face_id: row.identity_id for row in members}
     people_outside = {row.identity_id for row in members if row.face_id not in faces}
@@ -210,7 +212,7 @@ def _plan_photos(
     targets = ledger.query("SELECT target FROM pairs WHERE list_contains(?, target)", face_ids)
     faces_in_runs = find_faces_in_runs([dataset, *runs], faces)
 
-    # read the image files of the faces, because the proof searches for their hashes and for bytes from their middle
+    # the proof searches for the hashes of the faces' image files, and for bytes from their middle
     paths = [crop_path(dataset, face) for face in face_ids]
     paths += [dataset / "lq" / lq_set / f"{face}.png" for lq_set, face in lq_rows]
     paths += [path for face in face_ids for path in find_version_files(dataset, face)]
@@ -243,10 +245,10 @@ def _plan_photos(
 
 
 def _find_companions(files: Sequence[File], photo_ids: Collection[str]) -> set[str]:
-    """Returns the uris of files that lie beside one of these photos and have the photo's name in their own name.
+    """Returns the uris of the files beside these photos whose names begin with the name of the photo.
 
-    The companions of `a.jpg` are, for example, `a.jpg.xmp` and `a.jpg.json`. `a.xmp` is a companion if no other photo
-    is named `a`.
+    For example, the companions of `a.jpg` are `a.jpg.xmp` and `a.jpg.json`. `a.xmp` is a companion only if no photo
+    that stays has a name such as `a.png`.
     """
     own = {str(display_path(row.uri)) for row in files if row.photo_id in photo_ids}
     stems = {str(Path(path).with_suffix("")) for path in own}
@@ -262,14 +264,14 @@ def _find_companions(files: Sequence[File], photo_ids: Collection[str]) -> set[s
 
 
 def _cut_suffixes(path: Path) -> Iterator[Path]:
-    """Yields `a/b.jpg.x` and `a/b.jpg` and `a/b` for the path `a/b.jpg.x.y`."""
+    """Yields the path with fewer and fewer suffixes, for example `a/b.jpg` and `a/b` for `a/b.jpg.x`."""
     while path.suffix:
         path = path.with_suffix("")
         yield path
 
 
 def _find_own_hashes(ledger: Ledger, photo_ids: Collection[str]) -> list[str]:
-    """Returns the sample hashes and perceptual hashes that these photos have, and no other photo has."""
+    """Returns the hashes of stored samples and the perceptual hashes that only these photos have."""
     own: set[str] = set()
     others: set[str] = set()
     for photo in ledger.read_rows(Photo):
@@ -279,7 +281,7 @@ def _find_own_hashes(ledger: Ledger, photo_ids: Collection[str]) -> list[str]:
 
 
 def _find_own_embeddings(ledger: Ledger, face_ids: Collection[str]) -> list[str]:
-    """Returns, in hex, the embeddings that these faces have, and no other face has."""
+    """Returns the embeddings that only these faces have, as hex digits."""
     faces = ledger.read_rows(Face)
     own = {embedding for _, embedding in _read_embeddings(ledger, [face for face in faces if face.face_id in face_ids])}
     others = [face for face in faces if face.face_id not in face_ids]

@@ -1,8 +1,7 @@
 """Finds faces in the files of training runs, snapshots and benchmarks, and removes the faces from these files.
 
-The functions depend on the layout of a run (train/fit/log/logbook.py, train/evaluation/evaluate.py) and on the layout
-of a benchmark (train/benchmark/frozen_benchmark.py). The package `manifests` does not import the package `train`, so
-this module repeats the names of the files. `snapshot_cleanup.py` changes a snapshot.
+This module repeats names of files, because the package `manifests` must not import the package `train`. The names are
+those of train/fit/log/logbook.py, train/evaluation/evaluate.py and train/benchmark/frozen_benchmark.py.
 """
 
 from __future__ import annotations
@@ -29,28 +28,28 @@ from manifests.privacy.snapshot_cleanup import (
 )
 from manifests.runtime.snapshot_files import BEFORE_PURGES, CROPS, FACES, FACTS, OLD_FACES
 
-# files with these suffixes may contain results for single faces
+# a file with one of these suffixes may contain results for single faces
 _RESULT_SUFFIXES = {".json", ".jsonl", ".csv", ".md", ".tex", ".txt", ".svg"}
 _FILES_WITHOUT_FACES = {"config.json", FACTS, "stats.jsonl"}
 _BENCHMARK_FILES = ("card.json", "cases.jsonl", "embeddings.npy")
-# `likeness evaluate` keeps restored images and values in this SQLite file, beside its results
+# the SQLite file beside the results in which `likeness evaluate` keeps restored images and values
 EVALUATION_CACHE = "evaluation-cache.sqlite"
 _IMAGES = "-images"  # `likeness evaluate --keep-images` writes <face_id>.png into <result>-images/<number>/
 
 
 @dataclass(frozen=True)
 class FacesInRun:
-    """The number of searched faces in one snapshot, and the run and checkpoints that were trained on the snapshot."""
+    """The searched faces in one snapshot, with the run and the checkpoints that were trained on the snapshot."""
 
-    run: str  # Folder of the run, or of the snapshot if no run used it.
+    run: str  # Folder of the run, or of the snapshot if no run was trained on it.
     faces: int  # Number of searched faces in the snapshot.
-    trained: int  # Number of searched faces in the training split.
+    trained: int  # Number of these faces in the training split.
     checkpoints: tuple[str, ...]  # Folders of the checkpoints that were trained on searched faces.
     pixels: tuple[str, ...]  # The sha256 of the pixels of each crop of a searched face in the snapshot.
 
 
 def find_faces_in_runs(folders: Iterable[Path], faces: Collection[str]) -> list[FacesInRun]:
-    """Returns one entry for each snapshot below `folders` that contains a face with one of these face ids."""
+    """Returns one item for each snapshot below `folders` that contains one of `faces`, which are face ids."""
     wanted, finds = set(faces), []
     places = list(_walk_folders(folders))
     runs_of: dict[str, list[Path]] = {}  # maps the hash of a snapshot to the folders of its runs
@@ -79,11 +78,10 @@ def remove_faces_from_runs(
 ) -> Counter[str]:
     """Remove these face ids from every snapshot, benchmark and run below `folders`.
 
-    All sample grids and pages are removed, because they show pictures without names. All restored images of evaluations
-    and all caches of evaluations are removed, because they do not name the references that were used. A file with
-    results for single faces is removed if it names one of the face ids, or one of the identity ids in `people`. A
-    folder that a killed process left unfinished is completed or removed. Returns the number of removed or rewritten
-    items of each kind.
+    All sample grids and pages are removed, because they do not say which faces they show. All restored images and
+    caches of evaluations are removed, because they do not say which references were used. Another file with results is
+    removed if it contains one of the face ids, or one of the identity ids in `people`. A folder that a killed process
+    left unfinished is completed or removed. Returns the number of removed or rewritten items of each kind.
     """
     wanted, counts = set(faces), Counter[str]()
     for place, _ in list(_walk_folders(folders)):
@@ -105,13 +103,13 @@ def remove_faces_from_runs(
 
 
 def remove_evaluation_cache(folder: Path) -> None:
-    """Remove the cache of evaluations from a folder, and the journal that a killed process may have left beside it."""
+    """Remove the cache of evaluations from a folder, and the journal of SQLite that a killed process may have left."""
     for path in sorted(folder.glob(f"{EVALUATION_CACHE}*")):
         path.unlink(missing_ok=True)
 
 
 def _walk_folders(folders: Iterable[Path]) -> Iterator[tuple[Path, set[str]]]:
-    """Yields each folder below these folders once, with the names of its files."""
+    """Yields `folders` and each folder below them once, with the names of the files in the folder."""
     known: set[str] = set()
     for folder in folders:
         for place, _, names in os.walk(folder):
@@ -121,9 +119,9 @@ def _walk_folders(folders: Iterable[Path]) -> Iterator[tuple[Path, set[str]]]:
 
 
 def _has_snapshot(names: set[str]) -> bool:
-    """Returns whether these files of a folder are a snapshot, of this or an earlier version of Likeness.
+    """Returns whether a folder with these files is a snapshot of this or an earlier version of Likeness.
 
-    Other programs write files with the name snapshot.json too.
+    snapshot.json alone is not enough, because other programs also write files with this name.
     """
     return FACTS in names and not names.isdisjoint({FACES, OLD_FACES, CROPS})
 
@@ -147,7 +145,10 @@ def _read_snapshot_hash(run: Path) -> str | None:
 
 
 def _finish_killed_writes(folder: Path) -> None:
-    """Put each complete rewritten snapshot in place. Remove all other temporary folders of killed processes."""
+    """Rename each complete rewritten snapshot to its final name.
+
+    Remove all other temporary folders of killed processes.
+    """
     for temporary in sorted(folder.glob(".*.tmp")):
         if not temporary.is_dir():
             continue
@@ -160,14 +161,14 @@ def _finish_killed_writes(folder: Path) -> None:
 
 
 def _clean_run(run: Path, ids: set[str]) -> Counter[str]:
-    """Remove the image sheets and pages of a run, and results that name one of the ids. Returns their numbers."""
+    """Remove all image sheets and pages of a run, and the results that contain one of the ids. Returns the numbers."""
     counts = Counter[str]()
     for path in sorted(path for path in run.rglob("*") if path.is_file()):
         has_results = path.suffix in _RESULT_SUFFIXES and path.name not in _FILES_WITHOUT_FACES
         has_pictures = (
             path.suffix == ".html"
             or (path.suffix == ".png" and path.parent == run / "samples")
-            or (has_results and b"data:image/" in path.read_bytes())  # a sheet of restored photos
+            or (has_results and b"data:image/" in path.read_bytes())  # the file is a sheet of restored photos
         )
         has_ids = has_results and _contains_any(path, ids)
         if path.suffix == ".parquet":
@@ -181,7 +182,7 @@ def _clean_run(run: Path, ids: set[str]) -> Counter[str]:
 
 
 def _remove_restored_images(folder: Path) -> Counter[str]:
-    """Remove the restored images that an evaluation wrote into a folder. Returns their number."""
+    """Remove the restored images that an evaluation wrote into a folder, and return the number of images."""
     images = sorted(folder.glob("*.png"))
     for path in images:
         path.unlink()
@@ -189,7 +190,7 @@ def _remove_restored_images(folder: Path) -> Counter[str]:
 
 
 def _read_strings(column: pa.ChunkedArray) -> list[Any]:
-    """Returns the distinct values of a column of strings. Returns [] if the column does not contain strings."""
+    """Returns the distinct values of a column, or [] if the values are not strings."""
     return list(column.unique().to_pylist()) if pa.types.is_string(column.type) else []
 
 
@@ -200,12 +201,12 @@ def _contains_any(path: Path, ids: set[str]) -> bool:
 
 
 def _remove_benchmark(folder: Path) -> None:
-    """Remove the files of a benchmark, and the folder if the folder is empty afterwards."""
+    """Remove the files of a benchmark. If its folder is then empty, remove the folder."""
     for name in _BENCHMARK_FILES:
         (folder / name).unlink(missing_ok=True)
     for part in ("pictures", "lq"):
         shutil.rmtree(folder / part, ignore_errors=True)
-    # remove this file last: if the process is killed earlier, the file tells the next call to remove the rest
+    # this file is removed last, because with this file the next call recognizes a benchmark that is half removed
     (folder / "faces.jsonl").unlink()
     if not any(folder.iterdir()):
         folder.rmdir()

@@ -1,6 +1,6 @@
 """Removes faces from the snapshot of a training run.
 
-manifests/runtime/snapshot_files.py has the names of the files, and train/data/snapshot.py the columns of the table.
+manifests/runtime/snapshot_files.py defines the files of a snapshot. train/data/snapshot.py explains the columns.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from manifests.runtime.snapshot_files import (
     to_array,
 )
 
-_ROWS = 64  # number of rows of an array that are copied at once (ours)
+_ROWS = 64  # number of rows of an array that are copied in one step (ours)
 
 
 def read_snapshot_table(folder: Path) -> pa.Table:
-    """Returns the table of a snapshot's faces. The values stay in the file.
+    """Returns the table of a snapshot's faces. Its values are read from the file when they are needed.
 
     Raises LedgerBroken if the table cannot be read, or if another version of Likeness made the snapshot.
     """
@@ -56,13 +56,13 @@ def read_snapshot_table(folder: Path) -> pa.Table:
 
 
 def find_rows(table: pa.Table, faces: Collection[str]) -> np.ndarray:
-    """Returns which rows of a snapshot's table have one of these face ids, bool (n,)."""
+    """Returns a bool array (n,) that is true for the rows of a snapshot's table with one of these face ids."""
     wanted = pa.array(sorted(faces), pa.string())
     return pc.is_in(table["face_id"], value_set=wanted).to_numpy()
 
 
 def hash_crops(folder: Path, table: pa.Table, rows: np.ndarray) -> tuple[str, ...]:
-    """Returns the sha256 of the pixels of these rows, in crops.npy and in large_crops.npy.
+    """Returns the sha256 of the pixels of each crop of these rows. The crops are in crops.npy and in large_crops.npy.
 
     Raises LedgerBroken if one of these files cannot be read.
     """
@@ -101,7 +101,7 @@ def rewrite_snapshot(folder: Path, faces: Collection[str]) -> bool:
     for path in folder.iterdir():
         if path.name not in (FACES, FACTS, *arrays):
             shutil.copyfile(path, temporary / path.name)
-    # write the facts last, so that a temporary folder that contains this file is complete
+    # this file is written last, so a temporary folder that contains it is complete
     (temporary / FACTS).write_text(_make_facts(folder, temporary), encoding="utf-8")
     shutil.rmtree(folder)
     temporary.rename(folder)
@@ -109,12 +109,12 @@ def rewrite_snapshot(folder: Path, faces: Collection[str]) -> bool:
 
 
 def _write_table(table: pa.Table, keep: np.ndarray, path: Path) -> None:
-    """Writes the kept rows. Rows get new numbers, and references are row numbers, so the references change too."""
+    """Writes the kept rows. The rows get new numbers, so the references, which are row numbers, change too."""
     new_rows = np.where(keep, np.cumsum(keep) - 1, -1).astype(np.int32)
     large_rows = to_array(table["large_row"])
     has_large = keep & (large_rows >= 0)
     new_large_rows = np.where(has_large, np.cumsum(has_large) - 1, -1).astype(np.int32)
-    # the new dictionaries name only the people and the splits that still have a face
+    # the new dictionaries contain only people and splits that still have a face
     used = {name: np.unique(read_codes(table[name])[keep]) for name in ("identity_id", "split")}
     with path.open("wb") as file, pa.ipc.new_file(file, table.schema) as writer:
         start = 0
@@ -136,7 +136,10 @@ def _write_table(table: pa.Table, keep: np.ndarray, path: Path) -> None:
 
 
 def _renumber(references: pa.ListArray, new_rows: np.ndarray) -> tuple[pa.ListArray, np.ndarray]:
-    """Returns lists of references with new row numbers and without removed rows, and the length of each list."""
+    """Returns the lists of references with the new row numbers, without removed rows.
+
+    Also returns the length of each list.
+    """
     lengths = pc.list_value_length(references).to_numpy()
     values = new_rows[references.flatten().to_numpy()]
     owner = np.repeat(np.arange(len(lengths)), lengths)
@@ -157,7 +160,7 @@ def _open_array(path: Path) -> np.ndarray:
 
 
 def _copy_rows(source: Path, rows: np.ndarray, target: Path) -> None:
-    """Copies rows of an array, a few at a time, because the array may be larger than memory."""
+    """Copies rows of an array in small steps, because the array may be larger than memory."""
     array = _open_array(source)
     with ArrayFile(target, array.dtype, array.shape[1:]) as file:
         for start in range(0, len(rows), _ROWS):
@@ -165,7 +168,7 @@ def _copy_rows(source: Path, rows: np.ndarray, target: Path) -> None:
 
 
 def _make_facts(folder: Path, temporary: Path) -> str:
-    """Returns the new snapshot's facts as JSON, with new counts, new hashes, and the hash before the purge."""
+    """Returns the facts of the new snapshot as JSON. The facts get new counts and hashes, and keep the old hash."""
     facts = json.loads((folder / FACTS).read_bytes())
     facts[BEFORE_PURGES] = [*facts.get(BEFORE_PURGES, ()), facts.pop("hash", None)]
     table = read_faces(temporary / FACES)

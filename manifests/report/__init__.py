@@ -1,1 +1,1 @@
-"""Makes the report: DATASET/report/index.html about the ledger and the training runs, and the pages beside it."""
+"""Makes the report: Builds the report of a dataset: DATASET/report/index.html and the pages beside it."""

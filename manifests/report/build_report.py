@@ -1,6 +1,6 @@
 """Builds DATASET/report/index.html and the pages beside it.
 
-Each *_section.py reads one part of index.html. The layout of index.html is in template.html.j2.
+Each *_section.py reads the content of one part of index.html. template.html.j2 has the layout of index.html.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from manifests.runtime.text import format_count
 def build_report(dataset: Path, runs: Sequence[Path] = ()) -> Path:
     """Write the pages of a dataset's report, and return the path of index.html.
 
-    If `runs` is empty, the report shows the runs inside the dataset's folder.
+    The report shows the training runs `runs`. If `runs` is empty, it shows the runs inside the dataset's folder.
 
     Raises LedgerMissing if the folder has no ledger, and BadInput if one of the runs is not a training run.
     """
@@ -95,7 +95,7 @@ def build_report(dataset: Path, runs: Sequence[Path] = ()) -> Path:
     page = environment.get_template("template.html.j2").render(values)
     path = dataset / "report" / "index.html"
     remove_temporary_files(path.parent, shared=True)
-    for old in path.parent.glob("people-*.html"):  # earlier reports may have had more pages
+    for old in path.parent.glob("people-*.html"):  # an earlier report may have had more pages
         if old.name not in pages:
             old.unlink()
     for file_name, content in pages.items():
@@ -107,5 +107,5 @@ def build_report(dataset: Path, runs: Sequence[Path] = ()) -> Path:
 
 
 def _format_count(count: int, one: str, several: str | None = None) -> str:
-    """Returns a count with its noun and with commas between thousands, such as "1 face" or "1,234 faces"."""
+    """Returns a count with its noun and with commas between the thousands, such as "1 face" or "1,234 faces"."""
     return f"{count:,} {format_count(count, one, several).partition(' ')[2]}"

@@ -1,6 +1,7 @@
-"""Reads the faces that are not used, by reason, with pictures of some of these faces, for the page dropped.html.
+"""Reads the content of the page dropped.html: the faces that are not used, by reason, with pictures of some of them.
 
-No picture shows a person who opted out, or comes from a photo whose consent forbids its use. Purged faces have no row.
+The page shows no picture of a person who opted out, and no picture from a photo whose consent forbids its use. Purged
+faces are not on the page, because the ledger does not have them any more.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from manifests.runtime.uris import display_path, path_of, uri_of
 
 FACES = 12  # largest number of pictures for each reason (ours)
 
-# A row is a face that is not used. The query orders the faces of a reason by a hash of their ids. The first faces are
-# therefore a random sample, and every report shows the same sample.
+# Each row is a face that is not used. The faces of a reason are ordered by a hash of their ids, so the first faces are
+# a random sample. Every report shows the same sample.
 _NOT_USED = f"""
 WITH unused AS (
     SELECT face_id, reason, 'dropped' AS kind FROM faces WHERE status <> 'ok'
@@ -43,10 +44,11 @@ ORDER BY d.kind, n DESC, d.reason, md5(face_id)"""
 
 
 def read_dropped_faces(ledger: Ledger, short_id: dict[str, str]) -> list[dict[str, Any]]:
-    """Returns the reasons, with the number of their faces and some pictures. The most frequent reason comes first.
+    """Returns the reasons, each with the number of its faces and with some pictures.
 
-    Dropped faces come before faces that are set aside. A picture is the crop of the face. If the dataset has no crop of
-    the face, the picture is cut from the photo. `short_id` maps the id of each face to its short id.
+    Reasons of dropped faces come before reasons of faces that are set aside. Among these, the most frequent reason
+    comes first. A picture is the crop of the face, or is cut from the photo if the dataset has no crop of the face.
+    `short_id` maps the id of each face to its short id.
     """
     rows = ledger.query(_NOT_USED, FACES).rows(named=True)
     drops = find_drops(read_decisions(ledger), ledger.read_rows(Face, "reason = ?", DROPPED_BY_DECISION))
@@ -71,7 +73,7 @@ def _describe_face(ledger: Ledger, row: dict[str, Any], short_id: dict[str, str]
     return {
         "image": image,
         "id": short_id[row["face_id"]],
-        "used": short_id.get(row["duplicate_of"], ""),  # the face that is used instead of a near-duplicate
+        "used": short_id.get(row["duplicate_of"], ""),  # for a near-duplicate, the copy that is used
         "file": "" if uri is None else make_printable(display_path(uri).name),
         "link": "" if uri is None else uri_of(path_of(uri)),
     }

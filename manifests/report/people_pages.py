@@ -1,4 +1,5 @@
-"""Reads all people of the dataset for the pages people-1.html, people-2.html ..., and sorts them in three orders.
+"""Reads all people of the dataset for the pages people-1.html, people-2.html and so on, and sorts the people in three
+orders.
 
 Every person and every face has a short id, which `likeness decide` accepts.
 """
@@ -16,9 +17,9 @@ from manifests.runtime.text import make_printable
 from manifests.runtime.uris import display_path, path_of, uri_of
 
 PEOPLE_A_PAGE = 24  # Number of people on a page.
-FACES = 48  # Number of faces that a page shows for each person; the face with the lowest confidence comes first.
-ROWS = 200  # Largest number of people in each order.
-MIN_ID = 8  # Least number of characters of a short id (ours); `decide` needs 6.
+FACES = 48  # Number of faces that a page shows for each person. The face with the lowest confidence comes first.
+ROWS = 200  # Largest number of people in each of the three lists.
+MIN_ID = 8  # Least number of characters of a short id (ours). `likeness decide` needs at least 6.
 
 _PEOPLE = """
 SELECT m.identity_id, i.name, count(*) AS faces, min(confidence) AS weakest, min(margin) AS closest,
@@ -33,10 +34,10 @@ WHERE list_contains(?, m.identity_id) GROUP BY ALL ORDER BY m.identity_id, m.con
 
 @dataclass(frozen=True)
 class People:
-    """All people of a dataset, and short ids of people and faces."""
+    """All people of a dataset, and the short ids of people and faces."""
 
-    rows: list[dict[str, Any]]  # The person with most faces comes first.
-    short_id: dict[str, str]  # Maps the id of a person or of a face to the short id.
+    rows: list[dict[str, Any]]  # A row for each person. The person with most faces comes first.
+    short_id: dict[str, str]  # Maps the id of a person or face to its short id.
 
     @property
     def pages(self) -> int:
@@ -44,7 +45,7 @@ class People:
 
 
 def list_people(ledger: Ledger) -> People:
-    """Returns all people. A row has `page`, the number of the page that shows the person."""
+    """Returns all people. The key `page` of a row is the number of the page that shows the person."""
     rows = ledger.query(_PEOPLE).rows(named=True)
     for place, row in enumerate(rows):
         row["page"] = place // PEOPLE_A_PAGE + 1
@@ -54,9 +55,9 @@ def list_people(ledger: Ledger) -> People:
 
 
 def shorten_ids(ids: list[str], least: int) -> dict[str, str]:
-    """Returns a dict that maps each id to its short id: the shortest beginning that no other id has.
+    """Returns a dict that maps each id to its shortest beginning with which no other id begins.
 
-    A short id has `least` characters or more. `ids` are sorted and all different.
+    A short id has at least `least` characters. `ids` must be sorted and all different.
     """
     short = {}
     for place, name in enumerate(ids):
@@ -69,7 +70,7 @@ def shorten_ids(ids: list[str], least: int) -> dict[str, str]:
 
 
 def read_page(ledger: Ledger, people: People, number: int) -> list[dict[str, Any]]:
-    """Returns the people of one page, each with its faces: picture, short id, confidence, and the file of the photo."""
+    """Returns the people of one page. A face has its picture, short id, confidence, and the file of its photo."""
     rows = [row for row in people.rows if row["page"] == number]
     faces: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for person, face, confidence, uri in ledger.query(_FACES, [row["identity_id"] for row in rows]).iter_rows():
@@ -87,9 +88,9 @@ def read_page(ledger: Ledger, people: People, number: int) -> list[dict[str, Any
 
 
 def list_orders(people: People) -> list[tuple[str, list[dict[str, Any]]]]:
-    """Returns three lists of the people with two faces or more, each in another order.
+    """Returns the people with two faces or more in three orders.
 
-    A list is a title, which names the order, and the first ROWS people in this order.
+    Each item is a title, which names the order, and a list of the first ROWS people in this order.
     """
     several = [{**row, "id": people.short_id[row["identity_id"]]} for row in people.rows if row["faces"] > 1]
     return [

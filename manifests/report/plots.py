@@ -1,21 +1,22 @@
-"""Draws plots as SVG text for the page. All sizes are in px of the page."""
+"""Draws plots for the report as SVG text. All sizes are in px of the page."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 
-Line = Sequence[tuple[float, float]]  # a list of points (images seen, value)
+# Points of a curve: the number of images that the training has seen, and the value
+Line = Sequence[tuple[float, float]]
 
-# the file template.html.j2 defines these colours for light and dark pages
+# template.html.j2 defines these colours for light and dark pages
 _COLOURS = ("var(--ink-1)", "var(--ink-2)", "var(--ink-3)")
 
 
 def draw_similarities(edges: Sequence[float], within: Sequence[int], between: Sequence[int], threshold: float) -> str:
-    """Returns two histograms over cosine similarity, each scaled to its own peak, with the threshold as a line.
+    """Returns two histograms of cosine similarities, with the threshold as a line.
 
-    `within` and `between` count the pairs of faces in each bin. `edges` are the borders of the bins. Returns "" if
-    there are no pairs.
+    `within` and `between` count the pairs of faces of one person and of two people in each bin. Each histogram is
+    scaled to its own peak. `edges` are the borders of the bins. Returns "" if there are no pairs.
     """
     filled = [i for i in range(len(within)) if within[i] or between[i]]
     if not filled:
@@ -28,7 +29,7 @@ def draw_similarities(edges: Sequence[float], within: Sequence[int], between: Se
     def x_of(value: float) -> float:
         return left + (value - low) / span * (width - 2 * left)
 
-    # each histogram is an outline of steps, with two points for each bin
+    # the outline of a histogram has two points for each bin
     parts = []
     for counts, colour in ((between, _COLOURS[1]), (within, _COLOURS[0])):
         peak = max(max(counts), 1)
@@ -52,13 +53,15 @@ def draw_similarities(edges: Sequence[float], within: Sequence[int], between: Se
 
 
 def draw_curves(lines: Mapping[str, Line], label: str) -> str:
-    """Returns a plot of up to three named lines over the images seen, or "" if no line has two points."""
+    """Returns a plot of up to three curves, which map the name of a curve to its points.
+
+    Returns "" if no curve has two points."""
     lines = {name: line for name, line in lines.items() if len({images for images, _ in line}) > 1}
     points = [point for line in lines.values() for point in line]
     if not points:
         return ""
     width, height, left, bottom = 332, 190, 48, 24
-    top = 28 if len(lines) < 2 else 20 + 13 * len(lines)  # the names of several lines are above the plot
+    top = 28 if len(lines) < 2 else 20 + 13 * len(lines)  # the names of several curves are written above the plot
     x0, x1 = min(p[0] for p in points), max(p[0] for p in points)
     y0, y1 = min(p[1] for p in points), max(p[1] for p in points)
     x1, y1 = max(x1, x0 + 1), max(y1, y0 + 1e-6)
@@ -77,7 +80,7 @@ def draw_curves(lines: Mapping[str, Line], label: str) -> str:
             parts.append(
                 f'<text x="{width - 8}" y="{14 + 13 * i}" text-anchor="end" style="fill: {colour}">{name}</text>'
             )
-    # write the smallest and the largest value beside each axis
+    # write the smallest and the largest value beside the axes
     for value, y in ((y1, top), (y0, height - bottom)):
         parts.append(f'<text x="{left - 5}" y="{y + 4}" text-anchor="end">{value:.3g}</text>')
     parts.append(f'<line x1="{left}" x2="{width - 8}" y1="{height - bottom}" y2="{height - bottom}" class="axis"/>')
@@ -87,7 +90,7 @@ def draw_curves(lines: Mapping[str, Line], label: str) -> str:
 
 
 def draw_bars(counts: Sequence[tuple[str, int]], label: str) -> str:
-    """Returns a bar plot, with a name below each bar and its count above the bar."""
+    """Returns a bar plot. `counts` has the name below each bar and the count above the bar."""
     width, height, bottom, top = 332, 190, 24, 40
     step = (width - 16) / len(counts)
     peak = max(max(count for _, count in counts), 1)
@@ -106,11 +109,10 @@ def draw_bars(counts: Sequence[tuple[str, int]], label: str) -> str:
 
 
 def draw_histograms(series: Mapping[str, Mapping[int, float]], bin_width: float, label: str) -> str:
-    """Returns the outlines of up to three named histograms, each scaled to the sum 1.
+    """Returns a plot of up to three histograms. `series` maps the name of a histogram to its bins.
 
-    A histogram maps the number of a bin to its weight. Bin i covers the values from i * `bin_width` to
-    (i + 1) * `bin_width`.
-    Returns "" if no histogram has a bin.
+    The bins map the number of a bin to its weight. The weights of a histogram are scaled to the sum 1. Bin i has the
+    values from i * `bin_width` to (i + 1) * `bin_width`. Returns "" if no histogram has a bin.
     """
     bins = [i for weights in series.values() for i in weights]
     if not bins:
@@ -130,7 +132,7 @@ def draw_histograms(series: Mapping[str, Mapping[int, float]], bin_width: float,
             y = height - bottom - weights.get(edge, 0) / peak * (height - bottom - top)
             points += [f"{x_of(edge):.1f},{y:.1f}", f"{x_of(edge + 1):.1f},{y:.1f}"]
         points.append(f"{x_of(last):.1f},{height - bottom}")
-        # the first outline is thicker, so that the other outlines do not hide it
+        # the first outline is thicker, because the later outlines are drawn over it
         parts.append(
             f'<polygon points="{" ".join(points)}" fill="{colour}" fill-opacity=".15" stroke="{colour}" '
             f'stroke-width="{1.5 if i else 3}"/>'
@@ -142,7 +144,7 @@ def draw_histograms(series: Mapping[str, Mapping[int, float]], bin_width: float,
 
 
 def _choose_ticks(low: float, high: float) -> list[float]:
-    """Returns three to eight round numbers between two bounds."""
+    """Returns a few round numbers between two bounds, with equal distances."""
     rough = (high - low) / 5
     step = 10.0 ** math.floor(math.log10(rough))
     step *= next(factor for factor in (1, 2, 5, 10) if factor * step >= rough)

@@ -1,7 +1,7 @@
-"""Makes the notices of a result: the sentences that a reader needs to understand the figures.
+"""Makes the notices of a result. A reader needs these sentences to understand the figures.
 
-manifests/report/result_tables.py says what a result is, and makes its tables. manifests/report/set_notices.py makes the
-notices about the set and the training.
+manifests/report/result_tables.py explains what a result is. manifests/report/set_notices.py makes the notices about the
+set and the training.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ from manifests.report.set_notices import (
 )
 from manifests.runtime.text import format_count
 
-FEWEST_IMAGES = 5  # A slice with fewer images is never called the worst slice (ours).
-# IPS, the identity to the references, rises if a restorer copies a reference. The metrics of COPYING show such copying.
-# A set without targets has only the metrics of WITHOUT_TARGETS, which show that a restorer leaves its input.
+FEWEST_IMAGES = 5  # A slice with fewer images is never named as the worst slice (ours).
+# IPS is the identity to the references. It also rises if a restorer copies a reference. The metrics COPYING show such
+# copying, but need targets. Without targets, the metrics WITHOUT_TARGETS show whether a restored image differs from its
+# input.
 IPS, COPYING, WITHOUT_TARGETS = "id_references", ("id_target", "copy_ratio"), ("id_input", "input_agreement")
 
 
 def make_notices(result: Result) -> list[str]:
     """Returns the notices that a reader needs to understand the figures."""
     judge = result["judge"]
-    judge_name = judge["spec"].rsplit("/", 1)[-1]  # leave out the folder, because its path is private
+    judge_name = judge["spec"].rsplit("/", 1)[-1]  # the folder is left out, because its path is private
     is_imported = result.get("set_problems") is not None
     whose = "the restorer's" if is_imported else "the dataset's"
     own = f" ({whose} own recognizer, which a loss may have used in the training of the restorer)"
@@ -55,11 +56,11 @@ def make_notices(result: Result) -> list[str]:
 
 
 def _explain_slices(result: Result) -> list[str]:
-    """Returns notices that name the worst slices of each main system, and the columns without slices."""
+    """Returns a notice with the worst slices of each main system, and a notice for each column without slices."""
     notices = []
     for key, system in list_main_systems(result).items():
         overall = next(row for row in result["rows"] if row["key"] == key)
-        clauses: dict[str, list[str]] = {}  # worst slice -> the metrics by which it is the worst
+        clauses: dict[str, list[str]] = {}  # maps a slice to texts about the metrics by which it is the worst slice
         for name, metric in result["metrics"].items():
             sign = {"higher": 1, "lower": -1}.get(metric["better"])
             candidates = [
@@ -86,7 +87,7 @@ def _explain_slices(result: Result) -> list[str]:
 
 
 def _explain_partial_metrics(result: Result) -> list[str]:
-    """Returns notices about the metrics that were measured for only some images of a system."""
+    """Returns notices about metrics that were measured for some images of a system, and not for others."""
     titles_of: dict[tuple[str, int, int, str], list[str]] = {}
     for row in result["rows"]:
         measured = row["images"] - row["unmeasured"]
@@ -106,7 +107,7 @@ def _explain_partial_metrics(result: Result) -> list[str]:
 
 
 def _explain_missing_metrics(result: Result) -> list[str]:
-    """Returns notices about metrics that could not be measured. Metrics with the same reason share a notice."""
+    """Returns notices about metrics that could not be measured, one for each reason."""
     titles_of: dict[str, list[str]] = {}
     for name, reason in result["not_measured"].items():
         titles_of.setdefault(reason, []).append(result["metrics"][name]["title"])
@@ -114,7 +115,7 @@ def _explain_missing_metrics(result: Result) -> list[str]:
 
 
 def _explain_gate(result: Result) -> list[str]:
-    """Returns notices about the identity gate of the NTIRE challenge, if the result has its score."""
+    """Returns notices about the identity gate of the NTIRE challenge. Without a score of it, returns []."""
     if (gate := result.get("ntire_gate")) is None:
         return []
     if "reason" in gate:
@@ -133,7 +134,7 @@ def _explain_gate(result: Result) -> list[str]:
 
 
 def _explain_other_weights(result: Result) -> list[str]:
-    """Returns a notice for each file of weights that is not the published file."""
+    """Returns a notice for each file of weights that differs from the published file of this name."""
     titles_of: dict[str, list[str]] = {}
     for name, metric in result["metrics"].items():
         if name in result["not_measured"]:
@@ -148,7 +149,9 @@ def _explain_other_weights(result: Result) -> list[str]:
 
 
 def _explain_input_metrics(result: Result) -> list[str]:
-    """Returns a notice that says why the LQ input has no values of the metrics that compare an image with it."""
+    """Returns a notice if the result has metrics that compare an image with the LQ input.
+
+    The notice says why the LQ input itself has no values of these metrics."""
     measured = {name for row in result["rows"] for name in WITHOUT_TARGETS if row.get(name) is not None}
     titles = [result["metrics"][name]["title"] for name in WITHOUT_TARGETS if name in measured]
     if not titles or all(row["key"] != "lq" for row in result["rows"]):
@@ -157,7 +160,7 @@ def _explain_input_metrics(result: Result) -> list[str]:
 
 
 def _explain_missing_faces(result: Result) -> list[str]:
-    """Returns a notice about restored images in which the judge finds no face. The means include these images."""
+    """Returns a notice about restored images in which the judge finds no face."""
     counts = []
     for row in result["rows"]:
         figure = row.get("face_restored")
@@ -172,12 +175,12 @@ def _explain_missing_faces(result: Result) -> list[str]:
 
 
 def list_counterweights(result: Result) -> tuple[str, ...]:
-    """Returns the metrics that show whether a restorer copies its references. IPS must not stand without them."""
+    """Returns the metrics that show whether a restorer copies its references. A table with IPS needs them."""
     return COPYING if result.get("has_targets", True) else WITHOUT_TARGETS
 
 
 def _explain_copying(result: Result) -> list[str]:
-    """Returns a notice if the result has IPS without one of its counterweights, or if the set has no targets."""
+    """Returns a notice if the result has IPS, but misses a counterweight of IPS or has no targets."""
     missing = [name for name in list_counterweights(result) if name not in result["metrics"]]
     if IPS not in result["metrics"] or not result.get("with_references", True):
         return []
@@ -196,7 +199,7 @@ def _explain_copying(result: Result) -> list[str]:
 
 
 def _explain_marks(result: Result) -> list[str]:
-    """Returns a list with the notice that explains MARK, or [] if the result has no paired differences."""
+    """Returns a list with the notice that explains MARK. The list is empty if the result has no paired differences."""
     if not result["differences"]:
         return []
     if "test" in result:

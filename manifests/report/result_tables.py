@@ -1,8 +1,8 @@
-"""Makes tables from a result, for the report, the page of an evaluation, a paper, and the terminal.
+"""Makes tables from a result. The report, the page of an evaluation, a paper and the terminal show these tables.
 
 A result is the content of a JSON file that `likeness evaluate` or `likeness counterfactuals` writes
-(train/evaluation/evaluate.py). A result has one row of figures for each system. A system is the LQ input, a restorer
-with some references, or a folder of images. A table is a name, a list of headings, and rows of cells.
+(train/evaluation/evaluate.py). A result has a row of figures for each system. A system is the LQ input, a restorer with
+a choice of references, or a folder of images. A table is a name, a list of headings, and rows of cells.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from manifests.runtime.text import format_count
 Result = dict[str, Any]
 
 DASH = "–"  # A cell contains this text if its figure could not be measured.
-MARK = "*"  # This mark follows a paired difference whose interval excludes zero.
+MARK = "*"  # This mark follows a paired difference that is significant, or whose interval excludes zero.
 
 
 def make_title(result: Result) -> str:
-    """Returns a title with the frozen set, and the counts of images and people.
+    """Returns a title with the name of the frozen set, the counts of images and people, and the checkpoint.
 
-    If the result has only one checkpoint, the title also has the checkpoint.
+    A result of several checkpoints has no checkpoint in its title.
     """
     checkpoint = f", {result['checkpoint']}" if "checkpoint" in result else ""
     people = f" of {count_people(result['people'])}" if knows_people(result) else ""
@@ -29,16 +29,16 @@ def make_title(result: Result) -> str:
 
 
 def make_headings(result: Result) -> list[str]:
-    """Returns a heading for each metric: the title, the unit, and an arrow for the better direction."""
+    """Returns a heading for each metric: the title, the unit, and an arrow up or down to the better figures."""
     arrows = {"higher": " ↑", "lower": " ↓", "": ""}
     units = {name: f", {metric['unit']}" if metric["unit"] else "" for name, metric in result["metrics"].items()}
     return [metric["title"] + units[name] + arrows[metric["better"]] for name, metric in result["metrics"].items()]
 
 
 def describe_source(metric: dict[str, Any]) -> str:
-    """Returns the source of a metric, its libraries with their versions, and its files of weights with their licences.
+    """Returns a text with the source of a metric, its libraries with their versions, and its files of weights.
 
-    A file has the first digits of its sha256. A result of an older version has only the source.
+    A file has the first digits of its sha256 and its licence. A result of an older version has only the source.
     """
     libraries = metric.get("libraries", {}).items()
     parts = [metric["source"], *(f"{name} {version}" for name, version in libraries if version)]
@@ -52,7 +52,7 @@ def describe_source(metric: dict[str, Any]) -> str:
 def make_system_rows(result: Result, max_digits: int = 9) -> list[list[str]]:
     """Returns a row for each system: the system's name, then the mean and interval of each metric.
 
-    Figures have at most `max_digits` digits after the point. The cell of a figure that could not be measured is DASH.
+    A number has at most `max_digits` digits after the point. The cell of a figure that could not be measured is DASH.
     """
     return [
         [
@@ -67,10 +67,10 @@ def make_system_rows(result: Result, max_digits: int = 9) -> list[list[str]]:
 
 
 def make_difference_rows(result: Result, max_digits: int = 9) -> list[list[str]]:
-    """Returns a row for each paired difference between two systems, with figures as in `make_system_rows`.
+    """Returns a row for each paired difference between two systems, with cells as in `make_system_rows`.
 
-    A figure has the mark MARK if its interval excludes zero and its mean is not printed as zero. The ending n/m of a
-    figure means that the mean difference is above zero for n of m people.
+    A cell has the mark MARK if the difference is significant, or without a test if its interval excludes zero. A mean
+    that is printed as zero has no mark. A cell ends with n/m if the mean difference is above zero for n of m people.
     """
     rows = []
     for row in result["differences"]:
@@ -91,17 +91,14 @@ def make_difference_rows(result: Result, max_digits: int = 9) -> list[list[str]]
 def make_difference_headings(result: Result) -> list[str]:
     """Returns the headings of `make_difference_rows`.
 
-    A metric that is computed over a whole set has no paired difference, and therefore no heading.
+    A metric of a whole set has no heading, because it has no paired differences.
     """
     names = _list_paired_metrics(result)
     return [heading for name, heading in zip(result["metrics"], make_headings(result), strict=True) if name in names]
 
 
 def make_tables(result: Result, max_digits: int = 9) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Returns the table of means, and the table of paired differences if the result has differences.
-
-    A table is a name, the headings and the rows.
-    """
+    """Returns the table of means, the table of paired differences if the result has any, and the tables of slices."""
     means = _turn_upright("system", make_headings(result), make_system_rows(result, max_digits))
     tables = [("Means", *means)]
     if result["differences"]:
@@ -113,8 +110,8 @@ def make_tables(result: Result, max_digits: int = 9) -> list[tuple[str, list[str
 def make_slice_tables(result: Result, max_digits: int = 9) -> list[tuple[str, list[str], list[list[str]]]]:
     """Returns a table of slices for each main system, or [] if the result has no slices.
 
-    A slice is a part of the set, for example the images with a strong degradation. Each row has a slice, its number of
-    images, and the means of the metrics.
+    A slice is a part of the set, for example the images with a strong degradation. Each row has the name of a slice,
+    its number of images, and the means of the metrics.
     """
     names = [name for name, metric in result["metrics"].items() if _has_slices(result, name)]
     headings = [
@@ -138,10 +135,12 @@ def make_slice_tables(result: Result, max_digits: int = 9) -> list[tuple[str, li
 
 
 def list_main_systems(result: Result) -> dict[str, str]:
-    """Returns the systems that a reader compares, key -> name: the restorations with all right references, and the
-    folders of images. If there is none, all systems except the LQ input are returned."""
+    """Returns a dict that maps the key of each main system to its name.
+
+    The main systems are the restorations with all right references, and the folders of images. If there are none, all
+    systems except the LQ input are main systems."""
     systems = {row["key"]: row["system"] for row in result["rows"] if row["key"] != "lq"}
-    # if no image of the set has a reference, all restorations are without references
+    # if no image of the set has a reference, the restorations have the number 0 of references
     most = str(result.get("references")) if result.get("with_references", True) else "0"
     folders = result.get("extra", {})
     main = {key: name for key, name in systems.items() if key.split("/")[-1] == most or key in folders}
@@ -153,7 +152,7 @@ def _has_slices(result: Result, metric: str) -> bool:
 
 
 def list_slices(result: Result) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Returns each slice with its column."""
+    """Returns pairs of a column and one of its slices."""
     return [(column, one) for column in result.get("slices", []) for one in column["slices"]]
 
 
@@ -162,7 +161,7 @@ def _list_paired_metrics(result: Result) -> list[str]:
 
 
 def _turn_upright(corner: str, headings: list[str], rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
-    """Returns headings and rows. If a table has more columns than rows, rows and columns are exchanged."""
+    """Returns the headings and the rows of a table. Exchanges rows and columns if there are more columns than rows."""
     if len(headings) <= len(rows):
         return [corner, *headings], rows
     turned = [[heading, *(row[i] for row in rows)] for i, heading in enumerate(headings, 1)]
@@ -170,7 +169,7 @@ def _turn_upright(corner: str, headings: list[str], rows: list[list[str]]) -> tu
 
 
 def knows_people(result: Result) -> bool:
-    """Returns False for an imported set that does not say who is on each image."""
+    """Returns whether the set says who is on each image. Some imported sets do not say this."""
     return bool(result.get("people_known", True))
 
 
@@ -179,7 +178,10 @@ def count_people(count: int) -> str:
 
 
 def _name_system(row: dict[str, Any]) -> str:
-    """Returns a system's name. If some images were not measured, the count of measured images follows."""
+    """Returns the name of a system.
+
+    If some images were not measured, the text also has the number of measured images.
+    """
     measured = row["images"] - row["unmeasured"]
     return row["system"] + (f" ({measured} of {row['images']})" if row["unmeasured"] else "")
 

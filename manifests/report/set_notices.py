@@ -1,24 +1,24 @@
-"""Makes the notices of a result about its set: which images were measured, and what the training knows of them."""
+"""Makes the notices of a result about its set: the measured images, and whether the training knows their people."""
 
 from __future__ import annotations
 
 from manifests.report.result_tables import Result
 from manifests.runtime.text import format_count
 
-# What is compared of the faces of a set and of the training (train/benchmark/training_overlap.py).
+# Names for the ways in which faces of a set and of a training are compared (train/benchmark/training_overlap.py).
 _WAYS = {"file": "files", "picture": "pictures", "person": "people"}
 
 
 def list_training_checks(result: Result) -> dict[str, str]:
-    """Returns a sentence for each way in which the faces of the set were compared with training faces."""
+    """Returns a dict that maps each way in which faces of the set were compared with training faces to a sentence."""
     runs = result.get("runs", {"": result}).values()
     return {kind: how for run in runs for kind, how in run.get("training_overlap", {}).get("how", {}).items()}
 
 
 def explain_set(result: Result) -> list[str]:
-    """Returns notices about the images of the set without references, and the images without wrong references.
+    """Returns notices about the images of the set that were not measured, and about missing wrong references.
 
-    For an imported set, the notices also say what does not fit in the set.
+    For an imported set, the notices also say which of its files do not fit together.
     """
     left_out = result.get("images_left_out", {})
     notices = [
@@ -44,7 +44,7 @@ def explain_set(result: Result) -> list[str]:
 
 
 def _explain_imported_set(result: Result) -> list[str]:
-    """Returns notices about a set that others published: its problems, and what is missing in it."""
+    """Returns notices about a set that others published: its problems, and its missing references."""
     left_out = result["images_in_set"] - result["images"]
     measured = f"Measured: {result['images']} of {format_count(result['images_in_set'], 'LQ image')} of the set"
     problems = "; ".join(f"{meaning}: {count}" for meaning, count in result["set_problems"].items())
@@ -76,7 +76,7 @@ def explain_left_out(result: Result) -> list[str]:
 
 
 def explain_training(result: Result) -> list[str]:
-    """Returns notices that say how the training data of each run were searched for the people of the set."""
+    """Returns a notice for each run that says whether its training data contain people of the set."""
     runs = result.get("runs") or ({"": result} if "training_overlap" in result else {})
     notices = []
     for name, run in runs.items():
@@ -94,7 +94,7 @@ def explain_training(result: Result) -> list[str]:
         )
         if "person" in overlap["how"]:
             expected = overlap["expected_pairs"]
-            strangers = "" if expected is None else f" ({expected:.1f} pairs of strangers are expected to)"
+            strangers = "" if expected is None else f" ({expected:.1f} such pairs are expected by chance)"
             sentence += (
                 f" {format_count(overlap['alike_pairs'], 'pair')} of faces reach the threshold for one person"
                 f"{strangers}, but a pair counts only if other photos confirm it."
@@ -110,7 +110,7 @@ def explain_training(result: Result) -> list[str]:
 
 
 def explain_unmeasured_images(result: Result) -> list[str]:
-    """Returns notices about images that no metric could measure, for each system."""
+    """Returns notices about the images of each system that no metric could measure."""
     counts: dict[tuple[str, str], int] = {}
     names = {row["key"]: row["system"] for row in result["rows"]}
     for row in result["unmeasured"]:
@@ -123,9 +123,9 @@ def explain_unmeasured_images(result: Result) -> list[str]:
 
 
 def explain_extra_files(result: Result) -> list[str]:
-    """Returns notices about files in a measured folder that do not belong to the set.
+    """Returns a notice for each folder of images with files that do not belong to the set.
 
-    A notice names up to three files.
+    The notice names up to three files.
     """
     return [
         f"{folder} contains {format_count(len(files), 'file')} with names that no image of the set has: "
@@ -136,7 +136,7 @@ def explain_extra_files(result: Result) -> list[str]:
 
 
 def explain_missing_targets(result: Result) -> list[str]:
-    """If the set has no targets, returns a notice that names the usual metrics that are therefore absent."""
+    """If the set has no targets, returns a notice that names the metrics that are missing for this reason."""
     if not result.get("needs_targets"):
         return []
     titles = ", ".join(result["needs_targets"])

@@ -1,8 +1,8 @@
 """Finds pairs of people who may be one person, and people whose faces may show two people.
 
-The page suggestions.html shows the suggestions. The suggestions are computed from the embeddings alone. No suggestion
-contradicts a decision. The page therefore leaves out locked people, two people whom a decision separates, and two parts
-of a person that a decision joins.
+The page suggestions.html shows the suggestions. They are computed from embeddings, and no suggestion contradicts a
+decision. There is therefore no suggestion about a locked person, about two people whom a decision separates, or about
+two parts of a person that a decision joins.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ from manifests.report.people_pages import People
 from manifests.report.thumbnails import make_thumbnail
 
 ROWS = 50  # Largest number of suggestions of each kind (ours).
-PICTURES = 6  # Largest number of pictures of each part or person (ours).
-MIN_GROUP = 2  # Least number of faces in each part of a person (ours); people.html shows single faces that do not fit.
-# The embedding of a face with a lower worth says too little about the person (ours; the grouping has the same limit).
+PICTURES = 6  # Largest number of pictures of each person, or of each part of a person (ours).
+# Least number of faces in each part of a person (ours). The pages of people show single faces that do not fit.
+MIN_GROUP = 2
+# A face with a lower worth is not clear: its embedding says too little about the person (ours, as in the grouping).
 _MIN_WORTH = 0.66
-_PEOPLE_AT_ONCE = 1024  # Number of people that are compared with all people in one step; limits the memory.
-_STEPS = 20  # Largest number of steps of 2-means (ours); most people need fewer than five.
+_PEOPLE_AT_ONCE = 1024  # Number of people that are compared with all people in one step (less needs less memory).
+_STEPS = 20  # Largest number of steps of 2-means (ours). Most people need fewer than five steps.
 
 
 @dataclass(frozen=True)
@@ -39,28 +40,32 @@ class EmbeddedFaces:
 
     face_ids: list[str]
     people: list[str]  # Identity id of each face.
-    worth: list[float | None]  # The worth of each face, as in the table `memberships`.
+    worth: list[float | None]  # The worth of each face, which the table `memberships` explains.
     vectors: np.ndarray  # Embeddings of unit length, float32 (n, d).
 
 
 @dataclass(frozen=True)
 class SplitSuggestion:
-    """A person whose faces fall into two parts. `part` are the faces of the smaller part, `rest` the other faces."""
+    """A person whose faces may show two people.
+
+    `part` are the faces of the smaller part. `rest` are the other faces.
+    """
 
     person: str
     part: list[str]
     rest: list[str]
     between: float  # Mean cosine between a face of `part` and a face of `rest`.
-    within: float  # Mean cosine between two faces of one part, for the part in which this mean is smaller.
+    within: float  # Mean cosine between two faces of one part. Of the two parts, this is the smaller mean.
 
 
 @dataclass(frozen=True)
 class UserDecisions:
-    """What the active decisions say about people, so that no suggestion contradicts them."""
+    """What the decisions in force say about people."""
 
-    locked: set[str]  # Identity ids.
-    separated: set[tuple[str, str]]  # Two identity ids that a decision separates, in both orders.
-    joined: list[set[str]]  # For each decision that joins faces, the ids of these faces.
+    locked: set[str]  # Identity ids of locked people.
+    # Pairs of identity ids that a decision separates. Each pair is there in both orders.
+    separated: set[tuple[str, str]]
+    joined: list[set[str]]  # For each decision that joins faces, the ids of the joined faces.
 
 
 def read_embedded_faces(ledger: Ledger) -> EmbeddedFaces:
@@ -97,11 +102,10 @@ def read_user_decisions(ledger: Ledger) -> UserDecisions:
 
 
 def find_merges(faces: EmbeddedFaces, decisions: UserDecisions) -> list[tuple[float, str, str]]:
-    """Returns the pairs of people who look most alike: the mean cosine of their faces, and the two identity ids.
+    """Returns pairs of people who look alike. A pair has the mean cosine of its faces, and the two identity ids.
 
-    The pair with the highest mean cosine comes first. Each person is paired only with the most similar other person. A
-    person is left out if the worth of every face is below _MIN_WORTH: such faces are similar even if they show
-    strangers.
+    Each person is paired only with the most similar other person. The pair with the highest mean cosine comes first. A
+    person without a clear face is left out, because faces that are not clear are similar even if they show strangers.
     """
     names = sorted(set(faces.people))
     number = {name: place for place, name in enumerate(names)}
@@ -133,16 +137,15 @@ def find_merges(faces: EmbeddedFaces, decisions: UserDecisions) -> list[tuple[fl
 
 
 def find_splits(faces: EmbeddedFaces, decisions: UserDecisions, threshold: float) -> list[SplitSuggestion]:
-    """Returns the people whose faces fall into two parts. The person whose parts are least alike comes first.
+    """Returns the people whose faces may show two people. The person whose two parts are least alike comes first.
 
-    A person is returned if the mean cosine between the parts is below `threshold`, the cosine at which the grouping
-    joins two single faces. A clear face has a worth of _MIN_WORTH or more. Locked people, and people with fewer than
-    2 * MIN_GROUP clear faces, are left out. Faces that are not clear belong to `rest`, because their embeddings are
-    unlike the embeddings of all other faces.
+    Only clear faces are divided into parts. A person is returned if the mean cosine between the parts is below
+    `threshold`, the cosine at which the grouping joins two single faces. Locked people, and people with fewer than 2 *
+    MIN_GROUP clear faces, are left out. Faces that are not clear belong to `rest`.
 
-    We tested the function on web photos (benchmarks/split_suggestions.py). Of 65 people whose faces all have one label,
-    the function returns none. In 550 tests, we put faces of two of these people together: 4 and 2, 10 and 3, or 10 and
-    10 faces. The function returns the mixed person in all 550 tests.
+    We tested the function on web photos (benchmarks/split_suggestions.py). It returned none of 65 people whose faces
+    all have one label. In 550 tests, we put faces of two of these people together: 4 and 2, 10 and 3, or 10 and 10
+    faces. The function returned the mixed person in all 550 tests.
     """
     rows_of: dict[str, list[int]] = defaultdict(list)
     for row, person in enumerate(faces.people):
@@ -165,11 +168,12 @@ def find_splits(faces: EmbeddedFaces, decisions: UserDecisions, threshold: float
 
 
 def divide_faces(vectors: np.ndarray) -> tuple[np.ndarray, float, float] | None:
-    """Divides a person's faces into two parts, or returns None if one part has fewer than MIN_GROUP faces.
+    """Divides a person's faces, whose unit embeddings are `vectors`, float32 (n, d), into two parts.
 
-    Returns a bool array (n,) that is true for the smaller part, and the numbers `between` and `within` of a
-    SplitSuggestion. `vectors` are unit embeddings, float32 (n, d). First, the faces are divided along the direction in
-    which they differ most. Then each face moves to the part whose mean is nearer, until no face moves (2-means).
+    First, the faces are divided along the direction in which they differ most. Then each face moves to the part whose
+    mean is nearer, until no face moves (2-means). Returns a bool array (n,) that is true for the smaller part, and the
+    numbers `between` and `within` of a SplitSuggestion. Returns None if the smaller part has fewer than MIN_GROUP
+    faces.
     """
     centred = vectors - vectors.mean(0)
     _, directions = np.linalg.eigh(centred.T.astype(np.float64) @ centred)
@@ -183,7 +187,10 @@ def divide_faces(vectors: np.ndarray) -> tuple[np.ndarray, float, float] | None:
 
 
 def _move_faces(vectors: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """Returns the parts after 2-means, a bool array (n,). `first` are the parts at the start, a bool array (n,)."""
+    """Does 2-means.
+
+    `first`, a bool array (n,), says in which part each face is at the start. Returns the same for the end.
+    """
     for _ in range(_STEPS):
         if first.all() or not first.any():
             break
@@ -196,7 +203,7 @@ def _move_faces(vectors: np.ndarray, first: np.ndarray) -> np.ndarray:
 
 
 def describe_suggestions(ledger: Ledger, people: People) -> dict[str, list[dict[str, Any]]]:
-    """Returns the suggestions for the page, under `splits` and `merges`, with ids that `likeness decide` accepts."""
+    """Returns the content of the page: lists of suggestions, under the keys `splits` and `merges`."""
     faces, decisions = read_embedded_faces(ledger), read_user_decisions(ledger)
     threshold = ledger.read_detail("group").get("threshold", -1.0)
     shown = {row["identity_id"]: {**row, "id": people.short_id[row["identity_id"]]} for row in people.rows}
@@ -241,13 +248,16 @@ def _is_clear(worth: float | None) -> bool:
 
 
 def _measure_within(vectors: np.ndarray) -> float:
-    """Returns the mean cosine between two different faces. `vectors` are unit embeddings, (n, d), n at least 2."""
+    """Returns the mean cosine over all pairs of different faces.
+
+    `vectors` are unit embeddings (n, d), with n at least 2.
+    """
     n, total = len(vectors), float(np.square(vectors.sum(0)).sum())
     return (total - n) / (n * (n - 1))
 
 
 def _read_parts(ledger: Ledger) -> list[tuple[str, list[set[str]]]]:
-    """Returns the kind of each active decision, and the present face ids of each part of the decision."""
+    """Returns the kind of each decision in force, and the present face ids of each of its parts."""
     finder = FaceFinder(ledger.read_rows(Face))
 
     def find_faces(part: tuple[FaceLocation, ...]) -> set[str]:

@@ -1,4 +1,4 @@
-"""Makes JPEG data URIs of pictures, without metadata, for the page. A picture that cannot be read is left out."""
+"""Makes JPEG data URIs of pictures for the report. The data URIs contain no metadata."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from manifests.runtime.archives import ArchiveError, read_bytes
 from manifests.runtime.files import sha256_bytes
 
 _READ_ERRORS = (OSError, ValueError, UndecodableImage)
-_MARGIN = 0.7  # half the side of the square around a face, as a multiple of the longer side of the face's box
+_MARGIN = 0.7  # half the side of the square around a face, divided by the longer side of the face's box
 
 
 def make_thumbnail(path: Path, side: int) -> str:
@@ -33,7 +33,7 @@ def embed_image(path: Path) -> str:
 def crop_photo(uri: str, sha256: str, box: Sequence[float], side: int) -> str:
     """Returns the part of a photo around `box` (x0, y0, x1, y1 in photo pixels) as a square of `side` px.
 
-    `sha256` is the hash of the file's bytes. Returns "" if the file at `uri` cannot be read or has other bytes now.
+    `sha256` is the recorded hash of the file. Returns "" if the file at `uri` cannot be read or has another hash now.
     """
     try:
         data = read_bytes(uri)
@@ -50,7 +50,7 @@ def crop_photo(uri: str, sha256: str, box: Sequence[float], side: int) -> str:
 
 def _encode_jpeg(image: Image.Image, side: int) -> str:
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
-    image.info = {}  # keeps Pillow from writing metadata, such as a JPEG comment, into the thumbnail
+    image.info = {}  # without this, Pillow would write metadata, such as a JPEG comment, into the thumbnail
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=85)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,1 +1,1 @@
-"""Reads the content of the report page. Each section of the page has its own file in this folder."""
+"""Reads the content of index.html of the report. Each section of the page has its own file in this folder."""

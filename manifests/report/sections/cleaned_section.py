@@ -1,4 +1,4 @@
-"""Reads the cleaned versions of training targets for the page: counts for each round, and the kept versions."""
+"""Reads the cleaned versions of training targets for the report: counts for each round, and some kept versions."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
 from manifests.report.thumbnails import make_thumbnail
 
-# The number of kept versions that the page shows for each round. The version that is least similar to its original
-# comes first.
+# Number of kept versions that the page shows for each round. The version that is least similar to its original comes
+# first.
 IMAGES = 24
 
 _COUNTS = """
@@ -25,9 +25,9 @@ ORDER BY round, (metrics->>'$.identity')::FLOAT, face_id"""
 
 
 def read_cleaned_versions(ledger: Ledger) -> dict[str, Any]:
-    """Returns the rounds of the newest iteration, with counts and kept versions.
+    """Returns the rounds of the newest iteration, with counts and pictures of kept versions.
 
-    Returns {} if the ledger has no iteration.
+    Returns {} without an iteration.
     """
     iteration = find_newest_iteration(ledger)
     if iteration is None:

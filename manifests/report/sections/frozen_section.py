@@ -1,4 +1,7 @@
-"""Reads the frozen sets for the page: some low-quality images beside their crops, with the degradation in words."""
+"""Reads the frozen sets for the report.
+
+Some low-quality images are shown beside their crops, with the degradation in words.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,10 @@ QUALIFY row_number() OVER (PARTITION BY lq_set ORDER BY md5(face_id)) <= ? ORDER
 
 
 def read_frozen_sets(ledger: Ledger) -> list[dict[str, Any]]:
-    """Returns each frozen set with some images: the crop, its low-quality image, and the degradation in words."""
+    """Returns each frozen set with some of its images.
+
+    An image has the crop, the low-quality image and the degradation.
+    """
     dataset = ledger.dataset
     images_of: dict[str, list[tuple[str, str, str]]] = {}
     for lq_set, face, theta in ledger.query(_DEGRADED_IMAGES, IMAGES).rows():

@@ -1,4 +1,7 @@
-"""Reads the funnel from files to targets, the consent and the filters for the page."""
+"""Reads the funnel, the consent, the dates and the filters for the report.
+
+The funnel counts what is left from files to targets.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ DROPPED_FACES = 4  # Number of example faces for each filter.
 
 NOT_STATED = "not stated"
 
-# maps a reason in the ledger to words for a reader who does not know the code
+# maps a reason of the ledger to words that a reader understands
 REASONS = {
     "same_file": "a copy of another file",
     "empty_file": "the file is empty",
@@ -38,7 +41,7 @@ REASONS = {
     "turn_unclear": "it is unclear which side of the face is up",
     "landmarks_do_not_fit": "a second detection found other landmarks",
     "cut_by_border": "the photo's border cuts the face",
-    "turned_away": "the face is turned too far away",
+    "turned_away": "the face is turned too far to one side",
     "too_blurred": "too blurred",
     "outside_photo": "a test face whose crop lies partly outside the photo",
     "padded": "more than 2% of the crop lies outside the photo",
@@ -60,7 +63,7 @@ REASONS = {
     "unreadable": "not a date",
     "digitized": "may be the date of a scan",
     "changed": "only the date of the last change",
-    "before_photography": "before the first photo",
+    "before_photography": "before the invention of photography",
     "in_future": "in the future",
     "epoch": "the first day of a computer's clock",
     "clock_reset": "the first second of a year",
@@ -72,8 +75,8 @@ REASONS = {
     "purged": "purged",
 }
 
-# Selects the reason why an accepted face is not a target. The parameters are the minimum number of photos, the text for
-# too few photos, and the text for too few references.
+# For each accepted face that is not a target, selects the reason. The parameters are the least number of photos of a
+# person, the text for too few photos, and the text for too few references.
 _UNPAIRED_FACES = """
 SELECT CASE WHEN s.status <> 'ok' THEN s.reason
             WHEN s.no_target IS NOT NULL THEN s.no_target
@@ -83,7 +86,7 @@ SELECT CASE WHEN s.status <> 'ok' THEN s.reason
 FROM memberships m LEFT JOIN splits s USING (face_id) LEFT JOIN faces f USING (face_id)
 QUALIFY m.face_id NOT IN (SELECT target FROM pairs)"""
 
-# selects a few faces that one filter dropped, with a file that contains the pixels of the photo
+# Selects a few faces that one filter dropped. Each row has a file in whose pixels the box of the face was measured.
 _FACES_OF_FILTER = f"""
 SELECT arg_min(coalesce(u.sha256, u.photo_id), u.uri) AS sha256, any_value(f.box) AS box, min(u.uri) AS uri
 FROM faces f LEFT JOIN photos p USING (photo_id) JOIN files u USING (photo_id) WHERE f.reason = ?
@@ -93,9 +96,9 @@ GROUP BY f.face_id ORDER BY md5(f.face_id) LIMIT ?"""
 
 
 def read_funnel(ledger: Ledger) -> list[dict[str, Any]]:
-    """Returns the steps of the funnel: files, photos, faces, accepted faces.
+    """Returns the four steps of the funnel: files, photos, faces and accepted faces.
 
-    A step counts the kept items, and the dropped items by reason.
+    Each step has the number of kept items, and the numbers of dropped items by reason.
     """
     steps = []
     for table, noun, title in (("files", "file", "Files"), ("photos", "photo", "Photos"), ("faces", "face", "Faces")):
@@ -110,7 +113,7 @@ def read_funnel(ledger: Ledger) -> list[dict[str, Any]]:
 
 
 def _read_pairing_step(ledger: Ledger, accepted: int) -> dict[str, Any]:
-    """Returns the last step of the funnel, which counts the targets, and counts the remaining faces by reason."""
+    """Returns the last step of the funnel: the number of targets, and the numbers of other accepted faces by reason."""
     rules = ledger.read_detail("pair")
     min_photos, min_references = rules.get("min_photos", 2), rules.get("min_references", 1)
     unpaired = ledger.query(
@@ -136,15 +139,12 @@ def _make_step(
 
 
 def explain_reason(code: str) -> str:
-    """Returns a text that explains a reason of the ledger. For an unknown reason, returns the reason with spaces."""
+    """Returns a text for a reason of the ledger. A reason that is not in REASONS is returned with spaces."""
     return REASONS.get(code, code.replace("_", " "))
 
 
 def read_consent(ledger: Ledger) -> list[dict[str, Any]]:
-    """Returns counts of photos by consent, licence and source.
-
-    Returns [] if no photo has a stated consent, licence or source.
-    """
+    """Returns counts of photos by consent, licence and source. Returns [] if none of these is stated for any photo."""
     rows = ledger.query(
         f"""SELECT coalesce(consent, '{NOT_STATED}') AS consent, coalesce(licence, '{NOT_STATED}') AS licence,
                    coalesce(source, '{NOT_STATED}') AS source, count(*) FILTER (WHERE status = 'ok') AS used,
@@ -157,7 +157,7 @@ def read_consent(ledger: Ledger) -> list[dict[str, Any]]:
 
 
 def read_dates(ledger: Ledger) -> dict[str, Any]:
-    """Returns the number of photos with a trusted date, the first and the last of these dates, and counts of doubts.
+    """Returns the number of photos with a trusted date, the first and the last trusted date, and the counts of doubts.
 
     Returns {} if no photo has a date.
     """
@@ -176,9 +176,10 @@ def read_dates(ledger: Ledger) -> dict[str, Any]:
 
 
 def read_filters(ledger: Ledger) -> dict[str, Any]:
-    """Returns the filters of the last screening with their counts, and a few faces that each filter dropped.
+    """Returns the filters of the last curation with their counts, and pictures of a few faces that each filter dropped.
 
-    Dropped faces have no crop. The pictures of dropped faces are cut from the photo files, if the files still exist.
+    Dropped faces have no crop, so their pictures are cut from the photos. Without the file of the photo, there is no
+    picture.
     """
     screening = ledger.read_detail("screen")
     for rule in screening.get("filters", []):

@@ -1,8 +1,8 @@
-"""Reads splits and reference pairs for the page: counts for each split, some targets, and statistics of all pairs.
+"""Reads splits and reference pairs for the report: counts for each split, some targets, and statistics of all pairs.
 
-The statistics show how many targets the people have, how many references the targets have, the poses and the
-similarities. In the plots, all references of one target together have weight 1, because training draws targets and not
-references.
+The statistics are the numbers of targets of the people, the numbers of references of the targets, the poses and the
+similarities. In the plots, the references of one target together have weight 1, because a training draws targets, and
+then references of the target.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from manifests.report.thumbnails import make_thumbnail
 
 PAIRS = 8  # Number of targets that the page shows.
 REFERENCES = 4  # Number of references that the page shows for each target.
-TOP = 10  # The page shows which share of all targets the TOP people with the most targets have.
-MIN_COUNTS = (1, 2, 4, 8)  # The table counts targets with at least these numbers of references.
-DEGREES = 10  # Width of a bin of yaw or pitch.
-COSINE = 0.05  # Width of a bin of similarity.
-YEARS = 1  # Width of a bin of the time between two photos.
+TOP = 10  # The page shows the share of all targets that belong to the TOP people with the most targets.
+MIN_COUNTS = (1, 2, 4, 8)  # For each of these numbers, the table counts the targets with at least so many references.
+DEGREES = 10  # Width of a bin of yaw or pitch, in degrees.
+COSINE = 0.05  # Width of a bin of cosine similarity.
+YEARS = 1  # Width of a bin of the time between two photos, in years.
 
 _SPLIT_ORDER = "CASE {} WHEN 'train' THEN 1 WHEN 'val' THEN 2 ELSE 3 END"
 
@@ -31,7 +31,7 @@ SELECT s.split, count(DISTINCT s.identity_id) AS people, count(*) AS faces, coun
 FROM splits s LEFT JOIN pairs p ON p.target = s.face_id
 GROUP BY 1 ORDER BY {_SPLIT_ORDER.format("s.split")}"""
 
-# selects targets of as many different people as possible; the order depends only on the ids
+# Selects targets of as many different people as possible. The order depends only on the ids.
 _EXAMPLE_PAIRS = """
 SELECT p.target, p.refs, p.similarities, p.split FROM pairs p JOIN splits s ON s.face_id = p.target
 WHERE len(p.refs) > 0
@@ -47,7 +47,7 @@ SELECT split, count(*) AS targets, median(len(refs)) AS median,
        {", ".join(f"count(*) FILTER (WHERE len(refs) >= {n}) AS at_least_{n}" for n in MIN_COUNTS)}
 FROM pairs WHERE len(refs) > 0 GROUP BY 1 ORDER BY {_SPLIT_ORDER.format("split")}"""
 
-# counts the people in each bin; bin n contains the people with more than 2^(n - 1) and at most 2^n photos
+# Counts the people in each bin. Bin n has the people with more than 2^(n - 1) and at most 2^n photos.
 _PHOTOS_OF_PEOPLE = """
 SELECT CAST(ceil(log2(n)) AS INTEGER) AS bin, count(*) FROM (
     SELECT count(DISTINCT f.photo_id) AS n FROM splits s JOIN faces f USING (face_id)
@@ -71,7 +71,7 @@ def read_splits(ledger: Ledger) -> list[dict[str, Any]]:
 
 
 def read_pairs(ledger: Ledger) -> list[dict[str, Any]]:
-    """Returns a few targets, with pictures of their first references and the cosine of each reference."""
+    """Returns a few targets with their first references. A reference has its picture and its cosine to the target."""
     return [
         {
             "target": make_thumbnail(crop_path(ledger.dataset, target), 128),
@@ -86,7 +86,7 @@ def read_pairs(ledger: Ledger) -> list[dict[str, Any]]:
 
 
 def read_coverage(ledger: Ledger) -> dict[str, Any]:
-    """Returns statistics and plots of all pairs. If there is no pair, `targets` is 0 and all other values are empty."""
+    """Returns statistics and plots of all pairs. Without pairs, `targets` is 0 and there are no plots."""
     targets_of_people = ledger.query(_TARGETS_OF_PEOPLE)["n"].to_list()
     targets = sum(targets_of_people)
     plots = (
@@ -119,7 +119,7 @@ def _draw_photos(ledger: Ledger) -> str:
 
 
 def _draw_poses(ledger: Ledger) -> list[str]:
-    """Returns a histogram of yaw and a histogram of pitch, each for targets and for references."""
+    """Returns a plot of yaw and a plot of pitch. Each plot has a histogram of the targets and one of the references."""
     plots = []
     for angle, ends in (("yaw", ("left", "right")), ("pitch", ("up", "down"))):
         bins = f"CAST(floor(f.{angle} / {DEGREES}) AS INTEGER)"
@@ -137,7 +137,10 @@ def _draw_poses(ledger: Ledger) -> list[str]:
 
 
 def _draw_by_split(ledger: Ledger, query: str, width: float, title: str) -> str:
-    """Returns a histogram for each split. `query` returns (split, bin, count), and `width` is the width of a bin."""
+    """Returns a plot with a histogram of each split.
+
+    `query` selects rows (split, number of a bin, weight). `width` is the width of a bin.
+    """
     rows = list(ledger.query(query).iter_rows())
     series: dict[str, dict[int, float]] = {}
     for split in SPLITS:

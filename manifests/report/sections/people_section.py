@@ -1,4 +1,4 @@
-"""Reads the people of the dataset for the page: their faces, uncertain faces, labels, decisions, similarities."""
+"""Reads the people for the report: their faces, uncertain faces, labels, decisions and the similarities of faces."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from manifests.report.plots import draw_similarities
 from manifests.report.thumbnails import make_thumbnail
 from manifests.runtime.text import format_count
 
-PEOPLE = 12  # Number of people on the page; the person with the most faces comes first.
+PEOPLE = 12  # Number of people on the page. The person with the most faces comes first.
 FACES = 12  # Number of faces that the page shows for each person.
-DOUBTFUL = 24  # Number of doubtful people on the page; the person with the most faces comes first.
+DOUBTFUL = 24  # Number of doubtful people on the page. The person with the most faces comes first.
 UNCERTAIN = 24  # Number of uncertain faces on the page.
-DECISIONS = 20  # Number of decisions on the page; the newest decision comes first.
+DECISIONS = 20  # Number of decisions on the page. The newest decision comes first.
 
 _LARGEST_PEOPLE = """
 SELECT m.identity_id, i.name, count(*) AS faces, min(confidence) AS min_confidence, any_value(s.split) AS split
@@ -31,10 +31,10 @@ ORDER BY margin, face_id LIMIT ?"""
 
 
 def read_people(ledger: Ledger, doubtful: bool = False) -> list[dict[str, Any]]:
-    """Returns the people with the most faces, with pictures of the faces that have the highest confidence.
+    """Returns the people with the most faces, with pictures of their faces with the highest confidence.
 
-    With `doubtful`, the result has the doubtful people, whose faces are set aside. Otherwise, the result has the people
-    who are not doubtful.
+    With `doubtful`, returns only doubtful people, whose faces are set aside. Otherwise, returns only people who are not
+    doubtful.
     """
     people = ledger.query(_LARGEST_PEOPLE, doubtful, DOUBTFUL if doubtful else PEOPLE).rows(named=True)
     for person in people:
@@ -51,7 +51,10 @@ def read_people(ledger: Ledger, doubtful: bool = False) -> list[dict[str, Any]]:
 
 
 def read_uncertain_faces(ledger: Ledger) -> list[tuple[str, str, str]]:
-    """Returns the picture, the person and the margin of the faces whose margin to another person is smallest."""
+    """Returns the faces with the smallest margins to another person.
+
+    A face has its picture, its person and its margin.
+    """
     return [
         (make_thumbnail(crop_path(ledger.dataset, face), 96), identity, f"{margin:.2f}")
         for face, identity, margin in ledger.query(_UNCERTAIN_FACES, UNCERTAIN).rows()
@@ -59,7 +62,7 @@ def read_uncertain_faces(ledger: Ledger) -> list[tuple[str, str, str]]:
 
 
 def read_labels(ledger: Ledger) -> tuple[int, int, bool] | None:
-    """Returns the number of different labels, the number of labelled photos, and whether the labels count as truth."""
+    """Returns the number of labels, the number of photos with labels, and whether the labels count as truth."""
     rows = ledger.read_rows(Label)
     if not rows:
         return None
@@ -84,14 +87,14 @@ def read_newest_decisions(ledger: Ledger) -> list[dict[str, Any]]:
 
 
 def _describe_name(decision: Decision) -> str:
-    """Returns what a decision says besides its faces: a name, a split, a reason, or the consent for some photos."""
+    """Returns what else than faces a decision contains: a name, a split, a reason, or the consent for some photos."""
     if decision.photos:
         return f"{decision.name} for {format_count(len(decision.photos), 'photo')}"
     return f"({decision.name})" if decision.kind == "drop" and decision.name else decision.name or ""
 
 
 def draw_similarity_histogram(ledger: Ledger) -> str:
-    """Returns a histogram of the cosines between faces, from the last grouping, or "" if no face is grouped yet."""
+    """Returns a histogram of the cosines between faces in the last grouping, or "" before the first grouping."""
     detail = ledger.read_detail("group")
     if "histogram" not in detail:
         return ""

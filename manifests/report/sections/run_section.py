@@ -1,4 +1,4 @@
-"""Reads a training run's folder for the page: loss curves, sample grids, results, and sheets of restored photos."""
+"""Reads the folder of a training run for the report: curves, sample grids, results, and sheets of restored photos."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from manifests.report.result_notices import make_notices
 from manifests.report.result_tables import make_tables, make_title
 from manifests.report.thumbnails import embed_image
 
-GRIDS = 2  # Number of sample grids that the page shows for each run; the page shows the newest grids.
-FACES = 48  # Number of faces that the page shows for each sheet of restored photos.
+GRIDS = 2  # Number of newest sample grids that the page shows for each run.
+FACES = 48  # Largest number of faces that the page shows of each sheet of restored photos.
 RESULTS = ("evaluation*.json", "counterfactuals*.json")  # `likeness evaluate` and `counterfactuals` write these files.
 SHEETS = "restored/*.json"  # `likeness restore --page-data` writes these files.
 
-# a JSON file that is broken, or that another version of Likeness wrote, raises these errors
+# the errors that are raised for a JSON file that is broken, or that another version of Likeness wrote
 _FORM_ERRORS = (OSError, ValueError, LookupError, TypeError, AttributeError)
 
 
 def read_run(run: Path) -> dict[str, Any]:
-    """Returns all content of the page about a run. Parts of the run that do not exist yet are empty.
+    """Returns the content of the page about a run. If a part of the run does not exist yet, its list is empty.
 
-    `unreadable` lists the names of results and sheets that are broken, or that another version of Likeness wrote.
+    The key `unreadable` has the names of the results and sheets that cannot be read, because they are broken or because
+    another version of Likeness wrote them.
     """
     results, broken_results = _read_all(sorted(path for glob in RESULTS for path in run.glob(glob)), _read_result)
     sheets, broken_sheets = _read_all(sorted(run.glob(SHEETS)), _read_sheet)
@@ -108,20 +109,20 @@ def _read_sheet(path: Path, sheet: dict[str, Any]) -> dict[str, Any]:
 def _list_conventions(metrics: Any) -> list[tuple[str, str, str]]:
     """Returns the title, the convention and the source of each metric.
 
-    A convention is a text that explains how figures are computed.
+    The convention says how its figures are computed.
     """
     return [(str(metric["title"]), str(metric["convention"]), str(metric["source"])) for metric in metrics]
 
 
 def _check_data_url(url: str) -> str:
-    """Returns the URL of a picture inside the sheet. Raises ValueError for any URL that a browser would fetch."""
+    """Returns `url` if it contains the picture itself. Raises ValueError for any URL that a browser would fetch."""
     if not url.startswith("data:image/"):
         raise ValueError("The sheet contains a picture that is not a data URL.")
     return url
 
 
 def _read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """Returns the lines of a JSON lines file, without a last line that a killed process cut short."""
+    """Returns the values of a JSON lines file, without a line that a killed process has left unfinished."""
     lines = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         try:

@@ -1,4 +1,4 @@
-"""Draws histograms of the measures of all targets with references."""
+"""Draws histograms of the measures of all targets."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import SPLITS
 from manifests.report.plots import draw_histograms
 
-# (SQL expression over faces f and photos p, width of a bin, cap, title with the unit); a value above the cap counts in
-# the last bin
+# For each measure: an SQL expression on a face f and its photo p, the width of a bin, the largest value, and a title
+# with the unit. Larger values count as the largest value.
 _MEASURES: tuple[tuple[str, float, float, str], ...] = (
     ("512 / f.upsample", 64, 1536, "photo pixels across a crop of 512 px"),
     ("f.upsample", 0.25, 6, "how many times the crop of 512 px is enlarged"),
@@ -32,10 +32,7 @@ FROM pairs t JOIN faces f ON f.face_id = t.target JOIN photos p USING (photo_id)
 
 
 def draw_targets(ledger: Ledger) -> list[str]:
-    """Returns a histogram of each measure as SVG, with an outline for each split.
-
-    A measure without a value is left out.
-    """
+    """Returns a plot for each measure as SVG, with a histogram of each split. Measures without values have no plot."""
     plots = []
     for expression, width, cap, title in _MEASURES:
         series: dict[str, dict[int, float]] = {}
