@@ -165,7 +165,7 @@ class CurateConfig:
     """All options of a curation run."""
 
     faces: str = "auto"
-    landmarks: str | None = None  # "dlib" adds 68 landmarks to the row of each face
+    landmarks: str | None = None  # "dlib" adds 68 landmarks to the row of each face.
     # The detection looks for faces whose eyes are at least `min_face` pixels apart. If `min_face` is None, its value is
     # the smaller of two numbers: 16 pixels, and the limit of the filter `too_small`.
     min_face: float | None = None

@@ -29,7 +29,7 @@ class Sitter:
     name: str
     package: str  # The package that contains the image.
     file: str  # Path of the image inside the package.
-    box: tuple[int, int, int, int]  # x0, y0, x1, y1 of the face in pixels, from dlib's detector.
+    box: tuple[int, int, int, int]  # The box x0, y0, x1, y1 of the face in pixels, from dlib's detector.
     tilt: float  # Angle between the line through the eyes and the horizontal, in degrees.
     enlarge: float = 1.0  # Scale of the image; chosen so that the filter `too_small` keeps most photos.
 

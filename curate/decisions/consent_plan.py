@@ -21,8 +21,8 @@ class ConsentPlan:
 
     splits: list[Split]  # the split rows that are left after the erasure
     changes: ConsentChanges = field(default_factory=ConsentChanges)
-    erased: frozenset[str] = frozenset()  # faces without a crop and without an embedding after the erasure
-    touches_consent: bool = False  # whether one of the decisions is about consent, or takes such a decision back
+    erased: frozenset[str] = frozenset()  # Faces whose crop and embedding are erased.
+    touches_consent: bool = False  # Whether one of the decisions is about consent, or takes such a decision back.
     notices: tuple[str, ...] = ()
 
 

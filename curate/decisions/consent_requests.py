@@ -29,10 +29,10 @@ _FILES = "SELECT sha256, photo_id FROM files WHERE photo_id IS NOT NULL AND sha2
 class PhotoConsents:
     """The photos of a dataset and their consent. None stands for an unknown consent."""
 
-    sidecar: dict[str, str | None]  # photo -> the consent in the sidecar
-    now: dict[str, str | None]  # photo -> the consent that counts after all recorded decisions
-    photo_of_file: dict[str, str]  # sha256 of a file -> its photo
-    require: bool = False  # whether a photo whose consent is unknown may not be used
+    sidecar: dict[str, str | None]  # Photo -> the consent in the sidecar.
+    now: dict[str, str | None]  # Photo -> the consent that counts after all recorded decisions.
+    photo_of_file: dict[str, str]  # The sha256 of a file -> its photo.
+    require: bool = False  # Whether a photo whose consent is unknown may not be used.
 
     def may_use(self, consent: str | None) -> bool:
         """Returns whether a photo with this consent may be used."""

@@ -57,9 +57,9 @@ class Outcome:
     # The id, the old split and the new split of each face whose split changes. The tuple is empty if the dataset has no
     # frozen set.
     split_changes: tuple[tuple[str, str, str], ...] = ()
-    names: tuple[tuple[str, str | None, str | None], ...] = ()  # id, old name and new name of each renamed person
-    applied: int = 0  # number of applied decisions, including decisions that were recorded before the command
-    only_names: bool = False  # whether the applied decisions rename people and move no face
+    names: tuple[tuple[str, str | None, str | None], ...] = ()  # Id, old name and new name of each renamed person.
+    applied: int = 0  # Number of applied decisions, including decisions that were recorded before the command.
+    only_names: bool = False  # Whether the applied decisions rename people and move no face.
     only_filters: bool = (
         False  # whether the applied decisions only change which faces the next curation drops by its filters
     )

@@ -16,8 +16,8 @@ from curate.faces.networks.network import Network
 class Detection:
     """One face that a detector found in a photo. Box and landmarks are in photo pixels."""
 
-    box: np.ndarray  # float32 (4,): x0, y0, x1, y1.
-    landmarks5: np.ndarray  # float32 (5, 2), in the order of curate/faces/align.py.
+    box: np.ndarray  # The coordinates x0, y0, x1, y1, float32 (4,).
+    landmarks5: np.ndarray  # The five landmarks, float32 (5, 2), in the order of curate/faces/align.py.
     score: float  # Score of the detection, on the detector's own scale.
     # The counterclockwise turn of the photo that makes the face upright: 0, 90, 180 or 270 degrees.
     turn: int = 0

@@ -21,7 +21,7 @@ from manifests.runtime.text import format_count, make_printable
 from manifests.runtime.uris import normalise_name, uri_of
 
 FORMATS = ("labelled-folder", "refldm")
-LISTS, SPLIT_LISTS, PICTURES = "reference_mapping", "id_based_ffhq_split", "images512x512"  # folders of ReF-LDM
+LISTS, SPLIT_LISTS, PICTURES = "reference_mapping", "id_based_ffhq_split", "images512x512"  # Folders of ReF-LDM.
 EXAMPLES = 5  # Largest number of examples in a notice.
 
 

@@ -20,12 +20,12 @@ from manifests.runtime.text import format_count
 
 # A collection with fewer faces is always grouped again, because that takes only seconds (ours).
 LEAST_FACES = 20_000
-# All faces are grouped again if more than this share of the faces is new or gone since the last full grouping (ours).
-# A face that is new and later gone counts twice.
-# The threshold of a collection rises with its size. If a collection grows by 10%, the threshold rises by about .002.
+# All faces are grouped again if more than the share MOST_CHANGED of the faces is new or gone since the last full
+# grouping (ours). A face that is new and later gone counts twice. The threshold of a collection rises with its size. If
+# a collection grows by 10%, the threshold rises by about .002.
 MOST_CHANGED = 0.1
-# Under this name, the detail of the stage `group` has the number of faces and the rules of the last full grouping, and
-# the number of faces that are new or gone since then (CHANGED).
+# The detail of the stage `group` has the key FULL_GROUPING. Its value has the number of faces and the rules of the last
+# full grouping, and the number of faces that are new or gone since then (CHANGED).
 FULL_GROUPING, CHANGED = "full_grouping", "changed"
 LABELS = "labels_sha256"  # the name of the hash of the labels that the last grouping used
 

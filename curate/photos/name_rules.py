@@ -22,14 +22,15 @@ LEFT_OUT = (TRASH, SYSTEM_FOLDER, EXCLUDED, NOT_INCLUDED)
 # files and folders.
 _NAMES = {
     TRASH: (
-        ".trashed-*",  # A deleted photo: Android.
-        *(".trash", ".trash-*", ".trashes"),  # freedesktop.org, macOS
-        *("$recycle.bin", "#recycle", "@recycle", ".recycle", ".dtrash"),  # Windows, Synology, QNAP, Samba, digiKam.
+        ".trashed-*",  # Deleted photos of Android.
+        *(".trash", ".trash-*", ".trashes"),  # Folders of freedesktop.org and macOS.
+        # Folders of Windows, Synology, QNAP, Samba and digiKam.
+        *("$recycle.bin", "#recycle", "@recycle", ".recycle", ".dtrash"),
     ),
     SYSTEM_FOLDER: (
-        *("@eadir", ".@__thumb", ".thumbnails"),  # thumbnails: Synology, QNAP, Android and freedesktop.org.
-        *("__macosx", ".appledouble", ".spotlight-v100", ".fseventsd"),  # macOS
-        "system volume information",  # Windows
+        *("@eadir", ".@__thumb", ".thumbnails"),  # Thumbnails of Synology, QNAP, Android and freedesktop.org.
+        *("__macosx", ".appledouble", ".spotlight-v100", ".fseventsd"),  # Folders of macOS.
+        "system volume information",  # A folder of Windows.
     ),
 }
 _LEFT_OUT_NAME = {reason: re.compile("|".join(map(translate, patterns))) for reason, patterns in _NAMES.items()}

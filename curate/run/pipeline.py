@@ -109,8 +109,8 @@ def curate(
         screen(ledger, config, map_batches, progress)
         failures += embed(ledger, config, models, map_with_models, progress)
         keep_out(ledger, models)
-        label(ledger, config, map_batches)  # after `keep_out`, so that no face that opted out gets a name
-        nodes.close()  # the driver does the rest, and the cluster is free for other work
+        label(ledger, config, map_batches)  # After `keep_out`, so that no face that opted out gets a name.
+        nodes.close()  # The driver does the rest, and the cluster is free for other work.
         if cluster is not None:
             _remove_leftovers(ledger.dataset)  # a node that died can have left a half-written file
 

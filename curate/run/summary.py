@@ -56,7 +56,7 @@ class Summary:
     # Device -> number of faces with an embedding that the device computed.
     devices: dict[str, int] = field(default_factory=dict)
     rungs: dict[str, int] = field(default_factory=dict)  # Name of a filter set -> number of targets that pass the set.
-    # reason -> number of faces that are in a split and are not targets
+    # Reason -> number of faces that are in a split and are not targets.
     unpaired: dict[str, int] = field(default_factory=dict)
 
 

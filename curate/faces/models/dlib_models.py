@@ -100,8 +100,8 @@ def load_dlib() -> FaceModels:
     detector = dlib.get_frontal_face_detector()
     network = folder / "dlib_face_recognition_resnet_model_v1.dat"
     recognizer = dlib.face_recognition_model_v1(str(network))
-    _load_predictor()  # raises an error now if the predictor's file is missing
-    one_at_a_time = Lock()  # two threads must not run the same network of dlib, which keeps the outputs of its layers
+    _load_predictor()  # This raises an error now if the predictor's file is missing.
+    one_at_a_time = Lock()  # Two threads must not run one network of dlib, which keeps the outputs of its layers.
 
     def detect(image: np.ndarray) -> list[Detection]:
         image = np.ascontiguousarray(image)

@@ -45,7 +45,7 @@ class Scrfd:
     """
 
     session: Any  # Network, or onnxruntime.InferenceSession.
-    sizes: Sequence[int]  # pixels
+    sizes: Sequence[int]  # Sides of squares, in pixels.
     threshold: float  # Detections with a lower score are left out.
 
     @property

@@ -18,7 +18,7 @@ from curate.faces.models.tiled_search import merge_detections, search_in_tiles
 # Sides of the detector's two square inputs, in pixels (insightface's defaults). The small input finds faces that fill
 # the picture.
 DETECTOR_INPUTS = (128, 640)
-MIN_SCORE = 0.5  # insightface's default det_thresh
+MIN_SCORE = 0.5  # The value is insightface's default det_thresh.
 # If the score of a face is below SURE_SCORE, a second look checks whether the face is upright (ours). In our tuning
 # photos, det_500m gives 60% of the upright faces a score of .81 or more. All 456 faces that det_500m finds in photos
 # turned by 90, 180 or 270 degrees have a score below .81.

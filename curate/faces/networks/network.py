@@ -112,8 +112,8 @@ class Network:
         options.enable_mem_pattern = self.device.has_memory_pattern
         providers = [(self.device.provider, dict(self.device.options))]
         if self.device.provider != CPU.provider:
-            options.log_severity_level = 4  # onnxruntime would print an error that the notice already contains
-            providers.append((CPU.provider, {}))  # runs the layers that the device does not support
+            options.log_severity_level = 4  # The notice already contains the error that onnxruntime would print.
+            providers.append((CPU.provider, {}))  # The CPU runs the layers that the device does not support.
         # Without enable_fallback=0, onnxruntime itself would continue on the CPU and print several lines.
         session = onnxruntime.InferenceSession(self._model, options, providers=providers, enable_fallback=0)
         if (started := session.get_providers()[0]) != self.device.provider:

@@ -18,8 +18,9 @@ import numpy as np
 # The numbers of this file are ours. We chose the numbers on 1,000,000 synthetic faces (docs/grouping.md). The inverted
 # file has _CELLS_A_ROOT * sqrt(n) cells, and the search visits _PROBES cells for each face.
 _CELLS_A_ROOT, _PROBES = 2, 64
-_TRAIN_A_CELL, _LEAST_A_CELL = 48, 39  # k-means is trained on 48 faces for each cell; faiss warns below 39
-_CODES, _MOST_DIMENSIONS_A_CODE = 128, 4  # about 128 codes for each face, with at most 4 dimensions in a code
+# k-means is trained on _TRAIN_A_CELL faces for each cell. faiss warns if a cell has fewer than _LEAST_A_CELL faces.
+_TRAIN_A_CELL, _LEAST_A_CELL = 48, 39
+_CODES, _MOST_DIMENSIONS_A_CODE = 128, 4  # About 128 codes for each face, with at most 4 dimensions in a code.
 _CANDIDATES = 2  # To find k neighbours, the cosines of the _CANDIDATES * k faces with the best codes are computed.
 # Each face is compared with the _NEAR_OF_NEAR nearest neighbours of each of its _NEAR nearest neighbours.
 _NEAR, _NEAR_OF_NEAR = 8, 32

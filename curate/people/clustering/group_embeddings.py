@@ -57,20 +57,20 @@ class Grouping:
 
     # int64 (n,): the faces of a group have one label, and each group has a different label
     labels: np.ndarray
-    confidence: np.ndarray  # float32 (n,): mean cosine to the other faces of the group; 1 for a face that is alone.
-    margin: np.ndarray  # float32 (n,): confidence minus the mean cosine to the nearest other group.
+    confidence: np.ndarray  # Mean cosine to the other faces of the group, float32 (n,); 1 for a face that is alone.
+    margin: np.ndarray  # Confidence minus the mean cosine to the nearest other group, float32 (n,).
     threshold: float  # Two single faces are one person at this cosine or more; calibrated, or `same_person`.
     # The estimated share of the pairs of strangers that have a cosine of `threshold` or more. The estimate uses the
     # measured spread. If the spread cannot be measured, as for dlib, pairs of faces in different groups are counted
     # instead.
     false_match_rate: float
     recall: float = 1.0  # Share of the true near neighbours that the search found; 1 for an exact search.
-    # bool (n,): whether the group of the face may contain strangers; None if unknown
+    # Whether the group of the face may contain strangers, bool (n,); None if unknown.
     doubtful: np.ndarray | None = None
     # int64 (k,): the rows that belong to the same person as another face of their photo, although no link says so
     repeated: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    evidence: Evidence | None = None  # the calibrated evidence; None if `same_person` was given
-    alpha: float | None = None  # the final concentration of the prior (threshold.py); None if `same_person` was given
+    evidence: Evidence | None = None  # The calibrated evidence; None if `same_person` was given.
+    alpha: float | None = None  # The final α of the prior (threshold.py); None if `same_person` was given.
     notices: tuple[str, ...] = ()  # Sentences for the user about a GPU that failed.
 
 
@@ -184,8 +184,8 @@ def group_embeddings(
     else:
         merged, threshold = merge_by_mean_cosine(strong_graph, same_person), same_person
         evidence = Evidence(spread, MEAN_WITHIN)
-    del strong_graph  # the sums of a large graph need much memory
-    has_formed = np.zeros(len(sizes), bool)  # whether a group is in a person that weak faces formed
+    del strong_graph  # The sums of a large graph need much memory.
+    has_formed = np.zeros(len(sizes), bool)  # Whether a group is in a person that weak faces formed.
     main = np.ones(len(sizes), bool) if is_main is None else np.bincount(start, np.asarray(is_main, bool)[order]) > 0
     people = join_weak_groups(strong, merged, graph, spread / tail_factor, same_person, main)
     if worth is not None and same_person is None:

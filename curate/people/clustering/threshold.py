@@ -29,7 +29,7 @@ TAIL_FACTOR = 1.25
 # with a normal distribution. On web photos, the spread of these cosines is 1.184 times the spread of the negative
 # cosines, and TAIL_FACTOR is 1.056 times 1.184 (ours), because the very highest cosines are still more widely spread.
 _TAIL_SHARE, _TAIL_MARGIN = 1e-3, 1.056
-MIN_TAIL_FACTOR = 1.1  # ours; every collection has relatives and look-alikes
+MIN_TAIL_FACTOR = 1.1  # The number is ours: every collection has relatives and look-alikes.
 # If a collection has too few negative cosines, the spread is assumed to be TAIL_FACTOR * RANDOM_FACTOR / sqrt(d). The
 # number 1 / sqrt(d) is the spread of random directions in d dimensions. On web photos, we measured .096 with an ArcFace
 # model of 128 dimensions, before the multiplication by TAIL_FACTOR.

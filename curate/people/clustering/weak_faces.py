@@ -34,7 +34,7 @@ _CHANCE = 0.005
 # strangers (ours). Without _LEAST_SPREADS, some weak faces of a small clean collection left their person as soon as
 # photos of strangers were added.
 _LEAST_SPREADS = 3.2
-_ROWS_AT_ONCE = 2**16  # number of rows in one step; limits the memory
+_ROWS_AT_ONCE = 2**16  # Number of rows in one step; limits the memory.
 _CANDIDATES = 4  # A weak face is compared with its 4 nearest people.
 # The following three numbers are ours. We chose the three numbers on collections of 200 clear photos and 100 degraded
 # photos of strangers, so that no strangers form a person. We also used a person who has seven weak faces among eight

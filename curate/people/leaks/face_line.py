@@ -12,12 +12,12 @@ class FaceLine:
     In a benchmark, a FaceLine is a line of faces.jsonl.
     """
 
-    face: str  # face_id
-    photo: str  # photo_id
+    face: str  # The face_id.
+    photo: str  # The photo_id.
     person: str
     split: str
     phash: str  # Perceptual hash of the aligned face, 256 bits in hex.
     photo_phash: str  # Perceptual hash of the whole photo, 64 bits in hex.
     place: tuple[float, ...]  # The box x0, y0, x1, y1, as shares of the photo's width and height.
-    copy_of: str | None  # face_id of the representative, or None if the face is not a near-duplicate.
+    copy_of: str | None  # The face_id of the representative, or None if the face is not a near-duplicate.
     picture: str | None = None  # The name of the 512 px crop, if a case of the benchmark uses the face.

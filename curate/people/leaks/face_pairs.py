@@ -33,12 +33,12 @@ PAIRS_PER_BATCH = 1 << 16
 class SimilarFaces:
     """Pairs of similar faces. Each array has one entry for each pair."""
 
-    i: np.ndarray  # number of the first face
-    j: np.ndarray  # number of the second face
+    i: np.ndarray  # Number of the first face.
+    j: np.ndarray  # Number of the second face.
     cosines: np.ndarray
-    is_copy: np.ndarray  # bool: the two faces are near-duplicates
-    is_alike: np.ndarray  # bool: the cosine reaches the threshold for one person (some strangers also reach it)
-    is_person: np.ndarray  # bool: the cosine reaches the threshold, and other photos confirm the person
+    is_copy: np.ndarray  # Whether the two faces are near-duplicates.
+    is_alike: np.ndarray  # Whether the cosine reaches the threshold for one person. Some strangers also reach it.
+    is_person: np.ndarray  # Whether the cosine reaches the threshold, and other photos confirm the person.
 
 
 class FacePairs:

@@ -59,7 +59,7 @@ class Leaks:
     limit: int
     faces: int = 0
     faces_of: dict[str, int] = field(default_factory=dict)  # Split -> number of faces in the split.
-    # split -> ids of the faces that leak; leaks of the kind own_reference do not count
+    # Split -> ids of the faces that leak. Leaks of the kind own_reference do not count.
     ends: dict[str, set[str]] = field(default_factory=dict)
     pairs: int = 0  # number of pairs of faces from two splits
     targets: int = 0
@@ -103,9 +103,9 @@ class LeakSearch:
     """The data that a search for leaks reads from a ledger. `find_leaks` explains the other fields."""
 
     faces: list[FaceLine]
-    unused: list[FaceLine]  # frozen faces that the dataset does not use any more
-    vectors: np.ndarray  # the embeddings of `faces`, and then of `unused`
-    references: np.ndarray  # the targets and references of the table `pairs`, int (k, 2)
+    unused: list[FaceLine]  # Frozen faces that the dataset does not use any more.
+    vectors: np.ndarray  # The embeddings of `faces`, and then of `unused`.
+    references: np.ndarray  # The targets and references of the table `pairs`, int (k, 2).
     policy: str
     rules: Rules
 

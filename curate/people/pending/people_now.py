@@ -69,10 +69,10 @@ class PeopleNow:
         for row in sorted(memberships, key=lambda row: row.face_id):
             self.members[row.identity_id].append(row.face_id)
         self._followed: list[Decision] = []
-        self._held: list[Decision] = []  # the newest decisions, as long as they contradict earlier decisions of the log
+        self._held: list[Decision] = []  # The newest decisions, while they contradict earlier decisions of the log.
         self._key, self._labels, self._rule = key, labels or {}, rule or ConsentRule()
-        self._grouped = {one.number for one in select_in_force(log)}  # decisions in force that the grouping contains
-        self._group_of = dict(self.identity_of)  # face -> group of the last grouping
+        self._grouped = {one.number for one in select_in_force(log)}  # Decisions in force that the grouping contains.
+        self._group_of = dict(self.identity_of)  # Face -> group of the last grouping.
         self._group_members = {person: tuple(own) for person, own in self.members.items()}
         self._copies: dict[str, list[str]] = defaultdict(list)  # face -> the near-duplicates that it stands for
         for face in faces:
@@ -84,8 +84,8 @@ class PeopleNow:
         self._by_number: dict[int, Decision] = {}
         # kind and places -> numbers of the decisions of this kind that name exactly these places
         self._alike: dict[tuple[str, frozenset[Place]], tuple[int, ...]] = {}
-        self._dropped: dict[int, list[Face]] = {}  # number of a drop -> rows of its faces before the drop
-        self._allowed: dict[str, Face] = {}  # face of a photo without consent -> its row if the photo is allowed again
+        self._dropped: dict[int, list[Face]] = {}  # Number of a drop -> rows of its faces before the drop.
+        self._allowed: dict[str, Face] = {}  # Face of a photo without consent -> its row if the photo is allowed again.
         self._add_to_log(log)
         for one in log:
             if one.kind == "drop":

@@ -18,8 +18,8 @@ from manifests.privacy.erase import ERASURE_REASONS
 class ConsentRule:
     """The facts about the use of photos that do not come from decisions."""
 
-    sidecar: Mapping[str, str | None] = field(default_factory=dict)  # photo -> the consent in the sidecar
-    require: bool = False  # whether a photo whose consent is unknown may not be used
+    sidecar: Mapping[str, str | None] = field(default_factory=dict)  # Photo -> the consent in the sidecar.
+    require: bool = False  # Whether a photo whose consent is unknown may not be used.
 
 
 def read_consent_rule(ledger: Ledger) -> ConsentRule:

@@ -31,11 +31,11 @@ MAX_CHANGE_OF_PROPORTIONS = 0.02
 class KnownPhotos:
     """The photos and files of the ledger, and the photos and files that this scan has read so far."""
 
-    files: dict[str, File]  # by uri
-    photos: dict[str, Photo]  # by photo_id
-    by_file: dict[str, str] = field(default_factory=dict)  # sha256 of a file -> photo_id.
-    by_samples: dict[str, str] = field(default_factory=dict)  # sha256 of the stored samples -> photo_id.
-    uris: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))  # photo_id -> uris of its files.
+    files: dict[str, File]  # Uri -> file.
+    photos: dict[str, Photo]  # The id of a photo -> photo.
+    by_file: dict[str, str] = field(default_factory=dict)  # The sha256 of a file -> photo_id.
+    by_samples: dict[str, str] = field(default_factory=dict)  # The sha256 of the stored samples -> photo_id.
+    uris: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))  # Photo_id -> uris of its files.
 
 
 def collect_known_photos(files: Iterable[File], photos: Iterable[Photo]) -> KnownPhotos:

@@ -51,7 +51,7 @@ class FileMetadata:
 
     uri: str
     people: tuple[NamedPeople, ...] = ()  # The people of each sidecar, then the people of the photo file.
-    turned_by: int | None = None  # see EmbeddedMetadata
+    turned_by: int | None = None  # See EmbeddedMetadata.
     is_raw: bool = False
     problems: tuple[tuple[str, str], ...] = ()  # path of a file, and why its metadata cannot be used
 

@@ -30,7 +30,7 @@ class PicasaFile:
     path: Path
     # name of a photo -> (box, ID) of each face; each name is a key twice: unchanged, and casefolded
     faces: Mapping[str, tuple[tuple[Box, str], ...]] = field(default_factory=dict)
-    contacts: Mapping[str, str] = field(default_factory=dict)  # ID -> name
+    contacts: Mapping[str, str] = field(default_factory=dict)  # ID -> name.
     problem: str | None = None  # Why the file cannot be used.
 
 

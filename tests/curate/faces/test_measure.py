@@ -188,7 +188,7 @@ def test_clipped_and_dark_are_shares_of_the_square_around_the_face():
     assert measure.measure_dark(image, points) == pytest.approx(0.5, abs=0.03)
     assert measure.measure_clipped(image, points) == pytest.approx(0.25, abs=0.03)
     image[60:66, :, 1] = 128
-    assert measure.measure_clipped(image, points) == 0.1  # exactly; 1 - 0.9 would be another float
-    image[:50, :, 2] = 17  # the pixels are not dark any more, because one channel still shows structure
+    assert measure.measure_clipped(image, points) == 0.1  # Exactly .1, because 1 - .9 would be another float.
+    image[:50, :, 2] = 17  # The pixels are not dark any more, because one channel shows structure.
     assert measure.measure_dark(image, points) == 0
     assert measure.measure_dark(image, points + 500) == measure.measure_clipped(image, points + 500) == 0

@@ -293,7 +293,7 @@ def test_weak_faces_form_no_person_and_join_no_two(same_person):
     vectors, truth = crowd(8, 6, d=128, spread=0.9)
     rng = np.random.default_rng(5)
     place = np.linalg.svd(vectors)[2][-1:]  # A direction that is orthogonal to all people.
-    # 30 strangers whose cosines to each other have the mean .6
+    # There are 30 strangers whose cosines to each other have the mean .6.
     junk = unit(place + 0.8 * unit(rng.normal(size=(30, 128))))
     bridge = unit([vectors[truth == 0].sum(0) + vectors[truth == 1].sum(0)])
     own = unit([vectors[truth == 2].sum(0) + rng.normal(0, 0.25, 128)])
