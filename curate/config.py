@@ -53,7 +53,7 @@ class DedupeRules:
     min_correlation_same_pixels: float = 0.965
     min_cosine_same_pixels: float = 0.45  # For 4 of 1,177 copies, the cosine to the original is below .45.
     # Rule 3 takes much time, so it is applied only to two faces that pass a faster test. The fast test uses the tangent
-    # distance of the two faces (luma_dct.py). The test has two cases. If the cosine of the two faces is below
+    # distance of the two faces (luma_dct.py). The fast test has two cases. If the cosine of the two faces is below
     # `min_cosine_to_register`, the hashes of the faces must differ in at most `max_face_bits_to_register` bits, and the
     # distance must be at most `max_difference`. If the cosine is `min_cosine_to_register` or more, the bits do not
     # matter. The distance must then be at most `max_difference_if_similar` + `difference_per_cosine` * (cosine -

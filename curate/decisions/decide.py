@@ -120,8 +120,8 @@ def _apply(
 ) -> Outcome:
     """Records the decisions `new`, and applies all decisions that are not yet applied, including `new`.
 
-    All changes are computed before anything is written, so that a refused decision changes nothing. The phrases of the
-    decisions are left out of the result.
+    All changes are computed before anything is written, so that a refused decision changes nothing. `decisions` of the
+    result is empty, and `decide` fills it.
     """
     log = [*read_decisions(ledger), *new]
     last = new[-1].number if new else read_last_decision(ledger)

@@ -17,7 +17,7 @@ from manifests.ledger.records import Pair, Split
 from manifests.runtime.progress import Progress
 
 # A repair has up to ROUNDS rounds, because a new division into splits can cause new leaks. Before round MOVES, people
-# may move to another split. From round MOVES on, faces are only dropped, so that the repair ends.
+# may move to another split. From round MOVES on, no person moves, and faces are only dropped, so that the repair ends.
 ROUNDS, MOVES = 8, 4
 _ALL = 1 << 62  # no limit for the number of leaks that a search returns
 

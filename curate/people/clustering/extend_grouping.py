@@ -28,7 +28,10 @@ _NEAREST_GROUPS = 32  # A new face is compared with the 32 groups that have the 
 
 @dataclass(frozen=True)
 class EarlierGrouping:
-    """The results of the last grouping. The arrays have an entry for each of the n faces of today, also for new faces."""
+    """The results of the last grouping.
+
+    The arrays have an entry for each of the n faces of today, also for new faces.
+    """
 
     groups: np.ndarray  # The group of each face, int64 (n,), numbered from 0 without gaps; -1 for a new face.
     confidence: np.ndarray  # The confidence of each face (see `Grouping`), float32 (n,); any number for a new face.

@@ -24,7 +24,7 @@ FACES_WITH_SPLITS = f"""{_COLUMNS}, f.duplicate_of
     LEFT JOIN photos p ON p.photo_id = f.photo_id LEFT JOIN memberships m ON m.face_id = s.face_id
     WHERE s.status = 'ok' AND (f.status = 'ok' OR f.reason = 'near_duplicate') ORDER BY f.face_id"""
 # _UNUSED_FROZEN_FACES returns the faces that are in frozen sets although the dataset does not use the faces any more.
-# The photo of an unused frozen face was overwritten, or the face was dropped. Models are still measured on the face.
+# The photo of an unused frozen face was overwritten, or the face was dropped. Evaluations of models still use the face.
 _UNUSED_FROZEN_FACES = f"""{_COLUMNS}, NULL AS duplicate_of
     FROM faces f JOIN splits s USING (face_id)
     LEFT JOIN photos p ON p.photo_id = f.photo_id LEFT JOIN memberships m USING (face_id)
