@@ -1,4 +1,4 @@
-"""Measures how often the report suggests a split, for a person who is one person and for a person who is really two.
+"""Measures how often the report suggests to split a person whose faces show one person, or two people.
 
     python benchmarks/split_suggestions.py DATASET
 

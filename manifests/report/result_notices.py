@@ -101,7 +101,7 @@ def _explain_partial_metrics(result: Result) -> list[str]:
             key = row["system"], measured - figure["images"], measured, why
             titles_of.setdefault(key, []).append(metric["title"])
     return [
-        f"Images without {', '.join(titles)}: {without} of {format_count(measured, 'image')} of {system} ({why})."
+        f"{system}: no value of {', '.join(titles)} for {without} of {format_count(measured, 'image')} ({why})."
         for (system, without, measured, why), titles in titles_of.items()
     ]
 
@@ -169,8 +169,8 @@ def _explain_missing_faces(result: Result) -> list[str]:
     if not counts:
         return []
     return [
-        f"Images in which the judge finds no face: {'; '.join(counts)}. In these images, the judge "
-        "assumes an aligned face, so the means of identity include them."
+        f"Images in which the judge finds no face: {'; '.join(counts)}. The judge treats these "
+        "images as aligned faces, so the means of identity include them."
     ]
 
 
