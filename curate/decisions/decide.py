@@ -49,7 +49,7 @@ from manifests.runtime.text import format_count
 class Outcome:
     """The decisions of a command, and all changes that the decisions cause."""
 
-    decisions: tuple[tuple[int, str, str], ...]  # Number, kind and a phrase for each decision.
+    decisions: tuple[tuple[int, str, str], ...]  # Number, kind and description of each decision.
     # The id, the old identity and the new identity of each face whose identity changes.
     moves: tuple[tuple[str, str | None, str | None], ...]
     people: int  # number of identities after the command
@@ -60,9 +60,8 @@ class Outcome:
     names: tuple[tuple[str, str | None, str | None], ...] = ()  # Id, old name and new name of each renamed person.
     applied: int = 0  # Number of applied decisions, including decisions that were recorded before the command.
     only_names: bool = False  # Whether the applied decisions rename people and move no face.
-    only_filters: bool = (
-        False  # whether the applied decisions only change which faces the next curation drops by its filters
-    )
+    # Whether the applied decisions only change which faces the next curation drops by its filters.
+    only_filters: bool = False
 
 
 def decide(

@@ -63,7 +63,7 @@ class Desk:
 class Recorded:
     """The decisions that were recorded, and what they change before the next grouping."""
 
-    decisions: tuple[tuple[int, str, str], ...]  # Number, kind and a phrase for each decision.
+    decisions: tuple[tuple[int, str, str], ...]  # Number, kind and description of each decision.
     notices: tuple[str, ...]
     change: Change | None  # None if the log contains all requested decisions already.
     desk: Desk  # The desk after the decisions. It is a new desk if another command had changed the ledger.

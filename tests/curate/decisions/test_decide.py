@@ -339,7 +339,7 @@ def test_takes_back_in_a_file_means_lines_of_the_file_and_a_drop_of_the_log_is_t
     assert [one["number"] for one in line["takes_back"]] == [1]
     other = tmp_path / "other"
     curated(photos, other)
-    say(other, "split", face["0/0"])  # in this dataset, decision 1 is not the decision 1 of the file
+    say(other, "split", face["0/0"])  # decision 1 of this dataset is not decision 1 of the file
     say(other, "drop", face["0/0"], face["0/1"])
     say(other, "rename", face["3/0"], name="Ann")
     place = {"photo": line["faces"][0]["photo"], "box": line["faces"][0]["box"]}

@@ -90,7 +90,8 @@ def test_a_decision_that_is_wholly_in_force_is_never_refused_as_a_contradiction(
     (first,) = record(desk, [{"kind": "move", "faces": [face["0/0"]], "to": second}])
     record(desk, [{"kind": "move", "faces": [face["0/1"]], "to": second}])
     before = describe(desk)
-    line = {"kind": "move", **encode_faces(first)}  # says that 0/0 and 0/1 are two people, which is not so any more
+    # The line says that 0/0 and 0/1 are two people, but they are one person now.
+    line = {"kind": "move", **encode_faces(first)}
     planned = plan(desk, [line])
     assert planned.decisions == [] and "already contains this decision as decision 1 (move)" in planned.notices[0]
     assert describe(desk) == before

@@ -122,7 +122,9 @@ def test_decisions_recorded_one_by_one_and_applied_once_have_the_result_of_decid
 
 
 def split_two(dataset: Path) -> tuple[Desk, str]:
-    """Records two splits, of one face of each of two people. Returns the desk and the first of the two faces."""
+    """Records two splits: each split takes one face out of another person. Returns the desk and the first of the two
+    faces.
+    """
     one, other = list(read_people(dataset).values())[:2]
     desk = record_decisions(dataset, [{"kind": "split", "faces": one[:1]}]).desk
     return record_decisions(dataset, [{"kind": "split", "faces": other[:1]}], desk).desk, one[0]

@@ -50,7 +50,7 @@ def resolve(desk: Desk) -> tuple[list[str], Links]:
 
 
 def list_apart(desk: Desk) -> Pairs:
-    """Returns the pairs of faces that the log keeps apart. The first face of a pair is the smaller id."""
+    """Returns the pairs of faces that the log keeps apart. The first face of a pair has the smaller id."""
     faces, links = resolve(desk)
     pairs = [(faces[a], faces[b]) for leaving, staying in links.separations for a in leaving for b in staying]
     return {(min(pair), max(pair)) for pair in pairs}
@@ -124,8 +124,8 @@ def test_a_chain_of_decisions_takes_back_only_what_it_contradicts(made: Made, se
             continue  # in a file, the faces of two successive splits stay apart
         chain += requests
         batches.append(record(desk, requests))
-        # Only the faces of one person are no longer apart. After a newer split or move, the faces that it names are
-        # apart from other people than before.
+        # A pair of faces is no longer apart in only two cases: the faces are one person now, or a newer split or move
+        # names one of the faces.
         faces, links = resolve(desk)
         block = dict(zip(faces, links.block.tolist(), strict=True))
         named = {face for request in requests for face in request.get("faces", ())}

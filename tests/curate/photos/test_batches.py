@@ -1,4 +1,4 @@
-"""The batches of curation, and the results that one transaction records."""
+"""Tests the batches of curation, and the results that one transaction records."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def compare(local: Path, stored: Path, old: str, new: str) -> None:
 
 
 def fail_times(fault: str, times: int, key: str, method: str = "GET"):
-    """Returns a disturbance of the first `times` requests for `key`."""
+    """Returns a function that disturbs the first `times` requests for `key`."""
     left = [times]
 
     def disturb(asked: str, path: str) -> str | None:

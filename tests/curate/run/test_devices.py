@@ -194,7 +194,7 @@ def test_a_recognizer_that_does_not_start_leaves_the_detector_on_the_device(monk
             return start(self)
         if self.role == "recognizer":
             raise RuntimeError("no memory")
-        self.device = GPU  # the double of a device, which starts
+        self.device = GPU  # the double of a device that starts
         try:
             return start(self)
         finally:

@@ -38,7 +38,7 @@ def crops(dataset: Path) -> int:
 def kill_when(process: Process, reached: Callable[[], bool]) -> bool:
     """Kills all processes of the command as soon as `reached` returns True.
 
-    Returns False if the command ended before that.
+    Returns False if the command ended before `reached` returned True.
     """
     end = time.monotonic() + 60
     while not reached():

@@ -61,7 +61,8 @@ def test_faces_that_arrive_in_any_order_form_the_sets_of_a_full_search(seed, mon
     monkeypatch.setattr(same_picture, "_NEIGHBOURS", 3)
     faces, photos, vectors = make_collection(seed)
     rng = np.random.default_rng(seed)
-    # In half of the runs, whole photos arrive. In the other half, a new face can be in an earlier photo.
+    # In half of the runs, all faces of a photo arrive together. In the other half, a new face can be in an earlier
+    # photo.
     names = [row.photo_id if seed % 2 else row.face_id for row in faces]
     when = dict(zip(sorted(set(names)), rng.integers(0, 6, len(set(names))), strict=True))
     arrival = np.array([when[name] for name in names])
@@ -78,7 +79,7 @@ def test_faces_that_arrive_in_any_order_form_the_sets_of_a_full_search(seed, mon
 
 @pytest.fixture
 def searches(monkeypatch) -> list[int | None]:
-    """Returns a list that grows by the number of faces that each search compares, or None if it compares all faces.
+    """Returns a list that grows by the number of faces that each search compares, or by None for a search of all faces.
 
     Each search is repeated as a search of all faces, and must have the same result.
     """
