@@ -173,10 +173,10 @@ def _find_holds(conflict: Conflict, joined: Sequence[tuple[int, frozenset[str]]]
 def _list_joining(error: Contradiction, in_force: Sequence[Decision]) -> list[_Release]:
     """Returns what newer merges, moves and locks take back, so that faces can be one person.
 
-    An older decision that separates two sides keeps as much of its effect as possible. If all faces of one side belong
-    to the one person, those faces of the other side that belong to the one person lose the effect. Otherwise, the older
-    decision only stops separating the two sides within the one person. This last rule also applies if a decision of
-    `in_force` has already taken such a part of the older decision back.
+    An older decision that separates two sides keeps as much of its effect as possible. If the new person contains all
+    faces of one side, its faces of the other side lose the effect. Otherwise, the older decision only stops separating
+    the faces of the new person from each other. This last rule also applies if a decision of `in_force` has already
+    taken such a part of the older decision back.
     """
     in_part = {taken.number for one in in_force for taken in one.takes_back if taken.others}
     releases = []

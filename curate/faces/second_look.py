@@ -58,7 +58,7 @@ _MAX_SHIFT, _MIN_WIDTH = 0.25, 0.25
 class Look(NamedTuple):
     """The result of one look: what the detector finds in an aligned crop that was turned by some quarter turns."""
 
-    score: float  # 0 if the detector finds no face.
+    score: float  # Score of the detected face, or 0 if the detector finds no face.
     landmarks5: np.ndarray  # (5, 2) in pixels of the photo.
 
 

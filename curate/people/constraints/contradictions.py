@@ -25,10 +25,10 @@ class Conflict:
 
     number: int  # The decision that separates `leaving` from `staying`.
     newest: int  # The newest of the decisions that contradict each other.
-    leaving: frozenset[str]  # The faces of one side that belong to the one person.
-    staying: frozenset[str]  # The faces of the other side that belong to the one person.
-    others_leave: bool  # Whether the first side also has faces outside the one person.
-    others_stay: bool  # Whether the second side also has faces outside the one person.
+    leaving: frozenset[str]  # Faces of one side that other decisions join with `staying`.
+    staying: frozenset[str]  # Faces of the other side that other decisions join with `leaving`.
+    others_leave: bool  # Whether the side of `leaving` also has other faces.
+    others_stay: bool  # Whether the side of `staying` also has other faces.
 
 
 class Contradiction(BadInput):
