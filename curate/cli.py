@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from curate.run.summary import Summary
 
 # Help texts that `curate` and `run` share. `manifest import` also uses ONE_RECOGNIZER and WINDOW.
-ARCHIVES = ", and zip or tar archives of photos; also s3://, gs://, hf://, https:// and lists (docs/object_stores.md)"
+ARCHIVES = (
+    ", and zip or tar archives; also s3://, gs://, hf://, https:// and lists of addresses (docs/object_stores.md)"
+)
 ONE_RECOGNIZER = "; a dataset keeps the recognizer of its first run"
 WINDOW = ", or window:LOW-HIGH with your own distances"
 _FILES, _FACES, _PEOPLE, _CONSENT = "Files", "Faces", "People, splits and references", "Consent"

@@ -20,9 +20,9 @@ DEFAULT = FilterSet(
     "default",
     2,
     (
-        # The limit of 16 px is ours. For ArcFace, smaller faces must be enlarged by a factor of more than 2. A face
-        # with 16 px between its eyes has a detector box about 35 px wide, and its 512 px crop shows about 65 px of the
-        # photo.
+        # The limit of 16 px is ours. For ArcFace, faces below the limit must be enlarged by a factor of more than 2. A
+        # face with 16 px between its eyes has a detector box about 35 px wide, and its 512 px crop shows about 65 px of
+        # the photo.
         Filter("too_small", "inter_ocular_px < 16"),
         Filter("low_score", "det_score < detector_min_score"),
         # `turn_unclear` drops a face if the detector and the recognizer do not agree on the turn that makes the face

@@ -212,7 +212,7 @@ def _hash_small(small: np.ndarray) -> str:
     """Returns the hash of RGB uint8 (8 n, 8 n, 3): n * n bits as hex."""
     n = small.shape[0] // 8
     gray = Image.fromarray(small).convert("L").resize((n * 4, n * 4), Image.Resampling.LANCZOS)
-    # Errors of the last bits are no frequencies.
+    # Rounding errors must not count as frequencies.
     low = np.round(_cosines(n) @ np.asarray(gray, np.float64) @ _cosines(n).T, 6)
     return np.packbits(low > np.median(low)).tobytes().hex()
 

@@ -104,7 +104,7 @@ def _gpu_resources() -> Any:
 def measure_recall(
     embeddings: np.ndarray, order: np.ndarray, rows: np.ndarray, min_cosine: float, queries: int = _RECALL_QUERIES
 ) -> float:
-    """Returns the share of the true neighbours with a cosine of `min_cosine` or more that `rows`, (n, k), contains.
+    """Returns the share that `rows`, (n, k), contains of the true neighbours with a cosine of `min_cosine` or more.
 
     An exact search finds the true neighbours of `queries` evenly spaced rows, at most k for each row. A pair of
     neighbours is found if one of the two rows lists the other row.

@@ -2,7 +2,8 @@
 
 Two faces of one photo never join one group while groups merge (agglomerate.py). If a photo shows a person twice, one of
 the two faces is therefore alone after the merging. This file lets such a face join the person. A face that is alone can
-also be the person's real face, if another face of the photo joined the person first. Then the two faces change places.
+also be the person's real face, if another face of the photo joined the person first. In this case, the two faces change
+places.
 """
 
 from __future__ import annotations

@@ -81,7 +81,8 @@ def join_weak_groups(
         end = begin + _ROWS_AT_ONCE
         np.add.at(person_sums, merged[begin:end], sums[rows[begin:end]])
 
-    # Find the nearest people of each weak group, (weak, candidates), and the similarity of the group to each candidate.
+    # Find the nearest people of each weak group, and the similarity of the group to each of them: arrays (weak groups,
+    # candidates).
     centres = person_sums / np.maximum(np.linalg.norm(person_sums, axis=1, keepdims=True), 1e-12)
     vectors = np.ascontiguousarray(sums[weak], np.float32)
     candidates = min(_CANDIDATES, len(known))
@@ -120,7 +121,8 @@ def form_weak_people(
 
     The first result is int64 (g,), and the second result is bool (g,). `labels` are the people of the g groups of
     `graph` before the faces form people. `worth` (g,) is the highest worth in each group. Every person with a single
-    face takes part, if the face has a worth of at least _MIN_WORTH. Groups merge by `evidence` with a wider spread.
+    face takes part, if the face has a worth of at least _MIN_WORTH. Groups merge by the odds of `evidence`, but with a
+    spread that is WEAK_FACTOR times as wide.
     """
     has_formed = np.zeros(len(labels), bool)
     alone = np.flatnonzero((np.bincount(labels, graph.sizes)[labels] == 1) & (worth >= _MIN_WORTH))

@@ -30,7 +30,7 @@ _ROUNDING = 1e-5  # The last bits of a cosine depend on the number of rows that 
 
 
 def describe_search(rules: DedupeRules, faces: Sequence[Face], photos: Mapping[str, Photo]) -> dict[str, Any]:
-    """Returns the detail that the stage `dedupe` records, with which `read_earlier_sets` recognises the search."""
+    """Returns the detail that the stage `dedupe` records. `read_earlier_sets` compares the details of two searches."""
     return {"rules": asdict(rules), "version": code_version(), "faces_sha256": _hash_faces(faces, photos)}
 
 
