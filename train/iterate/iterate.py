@@ -75,12 +75,12 @@ class Round:
 
     round: int
     run: str
-    images: int  # number of images seen in the training
-    targets: int  # number of targets in the training split
-    cleaned_targets: int  # number of targets that this round's training used in a cleaned version
-    attempts: dict[str, int]  # defect to number of targets that the restorer of this round tried to clean
-    versions: int  # number of accepted results of this round's restorer
-    dropped: dict[str, int]  # reason to number of rejected results of this round's restorer
+    images: int  # Number of images seen in the training.
+    targets: int  # Number of targets in the training split.
+    cleaned_targets: int  # Number of targets that this round's training used in a cleaned version.
+    attempts: dict[str, int]  # Maps a defect to the number of targets that this round's restorer tried to clean.
+    versions: int  # Number of accepted results of this round's restorer.
+    dropped: dict[str, int]  # Maps a reason to the number of rejected results of this round's restorer.
 
 
 @dataclass(frozen=True)

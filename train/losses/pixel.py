@@ -5,15 +5,15 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-SCALES = 3  # the number of scales: full, half and quarter size (ours)
-WINDOW = 11  # the side of the Gaussian window of MS-SSIM, in pixels
-# the exponents of MS-SSIM, one for each scale from the finest (Wang et al. 2003)
+SCALES = 3  # The number of scales: full, half and quarter size (ours).
+WINDOW = 11  # The side of the Gaussian window of MS-SSIM, in pixels.
+# The exponents of MS-SSIM, one for each scale from the finest (Wang et al. 2003)
 EXPONENTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 # The loss is quadratic for a difference below this number and linear for a larger difference (ours). We also tried
 # absolute differences: the model then changed degraded inputs too little (docs/train.md, What was tried).
 LARGE_DIFFERENCE = 0.1
-LARGE_STRENGTH = 0.02  # `detail_loss` is quadratic below this difference and linear above (ours)
-DETAIL_SQUARE = 16  # the side in pixels of the squares of `detail_loss` (ours)
+LARGE_STRENGTH = 0.02  # `detail_loss` is quadratic below this difference and linear above (ours).
+DETAIL_SQUARE = 16  # The side in pixels of the squares of `detail_loss` (ours).
 # Added (ours) to a mean square, because a root has no finite gradient at 0. Its root is .8 levels of 0..255.
 SMALL_SQUARE = 1e-5
 _SOBEL = ((-1.0, 0.0, 1.0), (-2.0, 0.0, 2.0), (-1.0, 0.0, 1.0))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-GATE = "id_input_adaface"  # the metric of the identity gate
+GATE = "id_input_adaface"  # The metric of the identity gate.
 # The six metrics of the score, in the order of the formula.
 PARTS = ("clipiqa", "maniqa", "musiq", "niqe", "qalign", "fid_statistics")
 FID_CONVENTION = "pytorch-fid"  # the convention of VQFR's script, with which the challenge computes FID
@@ -39,8 +39,8 @@ def compute_terms(means: Mapping[str, float]) -> dict[str, float]:
 class Gate:
     """Holds the result of the identity gate for one system."""
 
-    images: int  # the number of images that were compared
-    below: dict[str, int]  # subset -> number of faces below the threshold of the subset
+    images: int  # The number of images that were compared.
+    below: dict[str, int]  # Maps a subset to the number of its faces below the threshold.
     passes: bool
 
 

@@ -77,9 +77,9 @@ class MeasuredCase:
         return self.tensor, to_tensor(self.target)[None]
 
 
-ReadMetric = Callable[[MeasuredCase], float]  # computes one metric of a case
-Analyse = Callable[[np.ndarray], np.ndarray]  # maps an image to an embedding or to points
-AnalyseAll = Callable[[Sequence[np.ndarray]], Iterable[np.ndarray]]  # maps several images to embeddings or to points
+ReadMetric = Callable[[MeasuredCase], float]  # Computes one metric of a case.
+Analyse = Callable[[np.ndarray], np.ndarray]  # Maps an image to an embedding or to points.
+AnalyseAll = Callable[[Sequence[np.ndarray]], Iterable[np.ndarray]]  # Maps several images to embeddings or to points.
 
 
 def _remember_all(analyse_all: AnalyseAll) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 class Metric:
     """Describes one metric of a restored face."""
 
-    title: str  # the name of the metric in tables
-    unit: str  # the unit of the value, or an empty text for a number without a unit
-    better: str  # "higher", "lower", or an empty text if a higher value is neither better nor worse
-    digits: int  # the number of digits after the decimal point in tables
-    convention: str  # a text that says how the value is computed, without the last period
-    source: str  # the publication that defines the metric, or "ours"
-    requirement: str = ""  # the software or the weights that the metric needs
-    nan_reason: str = ""  # why the value of an image can be NaN
-    min_side: int = 0  # an image with a smaller side, in pixels, has no value
+    title: str  # The name of the metric in tables.
+    unit: str  # The unit of the value, or an empty text for a number without a unit.
+    better: str  # "higher", "lower", or an empty text if a higher value is neither better nor worse.
+    digits: int  # The number of digits after the decimal point in tables.
+    convention: str  # A text that says how the value is computed, without the last period.
+    source: str  # The publication that defines the metric, or "ours".
+    requirement: str = ""  # The software or the weights that the metric needs.
+    nan_reason: str = ""  # Why the value of an image can be NaN.
+    min_side: int = 0  # An image with a smaller side, in pixels, has no value.
     # "image": the metric has a value for each image.
     # "wrong": the metric has a value for each image that has references of another person.
     # "set": the metric has one value for a whole set of images.

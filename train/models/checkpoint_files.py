@@ -24,8 +24,8 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 # The key in config.json for the fingerprint of the base with which the checkpoint was trained.
 BASE_SHA256 = "base_sha256"
-OWN_BASE = "."  # this value of base_model means that the base is in the same folder as config.json
-PICKLED = (".bin", ".ckpt", ".pkl", ".pt", ".pth")  # suffixes of files that can run code when they are read
+OWN_BASE = "."  # This value of base_model means that the base is in the same folder as config.json.
+PICKLED = (".bin", ".ckpt", ".pkl", ".pt", ".pth")  # Suffixes of files that can run code when they are read.
 
 _NAME = re.compile(r"checkpoint-(\d+)")
 

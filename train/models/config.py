@@ -10,15 +10,15 @@ from manifests.errors import BadInput
 # The refinement of base tiny works at half the resolution: it turns each square of 2 x 2 pixels into one position
 # (ours).
 REFINEMENT_SHRINK = 2
-STYLEGAN_SIZES = (64, 128, 256, 512)  # possible sides of base stylegan's image in pixels (ours); the release has 256
-SMALLEST_MAP = 4  # the side of base stylegan's smallest feature map in pixels
+STYLEGAN_SIZES = (64, 128, 256, 512)  # Possible sides of base stylegan's image in pixels (ours); the release has 256.
+SMALLEST_MAP = 4  # The side of base stylegan's smallest feature map in pixels.
 # The parts that make the prompt of the UNet. recipes.PARTS explains the parts.
 PROMPT_PARTS = {"vre", "identity", "features"}
 # Base stylegan: a level of `size` px has multiplier * STYLEGAN_WIDTH / size channels, and at most `limit` channels.
 STYLEGAN_WIDTH = 16384
 
-MOST_STEPS = 50  # a denoiser takes at most this number of steps (ours)
-MOST_FACES = 1024  # a restorer restores at most this number of faces in one batch (ours)
+MOST_STEPS = 50  # A denoiser takes at most this number of steps (ours).
+MOST_FACES = 1024  # A restorer restores at most this number of faces in one batch (ours).
 # The number types of a restorer. With bf16, torch's autocast decides which operations use bfloat16.
 PRECISIONS = ("fp32", "bf16")
 
@@ -47,14 +47,14 @@ class VreConfig:
     train/recipes/recipes.py has OSDFace's shape, and a smaller shape for base tiny.
     """
 
-    size: int  # the side of the embedder's input in pixels
-    channels: int  # the number of channels of the first level
+    size: int  # The side of the embedder's input in pixels.
+    channels: int  # The number of channels of the first level.
     # Each level has `channels` times its multiplier as its number of channels. All levels but the last halve the
     # resolution.
     multipliers: tuple[int, ...]
-    codes: int  # the number of codes in the codebook
-    dim: int  # the length of a code
-    tokens: int  # the number of distinct codes in a prompt
+    codes: int  # The number of codes in the codebook.
+    dim: int  # The length of a code.
+    tokens: int  # The number of distinct codes in a prompt.
     # Whether the embedder's input is in -3..1 instead of -1..1, as in OSDFace's infer.py.
     doubly_normalised: bool = False
 
@@ -67,11 +67,11 @@ class StyleganConfig:
     Raises BadInput if a number is out of range.
     """
 
-    size: int = 256  # the side of the image in pixels
-    multiplier: int = 2  # the factor of the numbers of channels, see STYLEGAN_WIDTH
-    limit: int = 512  # the largest number of channels of a level, and the length of a style
-    references: int = 1  # the number of warped references in the input of the encoder
-    identity: int = 512  # the length of the identity embedding
+    size: int = 256  # The side of the image in pixels.
+    multiplier: int = 2  # The factor of the numbers of channels, see STYLEGAN_WIDTH.
+    limit: int = 512  # The largest number of channels of a level, and the length of a style.
+    references: int = 1  # The number of warped references in the input of the encoder.
+    identity: int = 512  # The length of the identity embedding.
 
     def __post_init__(self) -> None:
         if self.size not in STYLEGAN_SIZES:
@@ -108,9 +108,9 @@ REFINEFIR = StyleganConfig()  # ReFineFIR's release.
 class IrSeShape:
     """Describes the shape of the identity encoder IR-SE50. The default values are the numbers of IR-SE50."""
 
-    widths: tuple[int, ...] = (64, 128, 256, 512)  # number of channels of each stage
-    units: tuple[int, ...] = (3, 4, 14, 3)  # number of units of each stage; the first unit halves the side of the map
-    squeeze: int = 16  # the squeeze of a unit divides its number of channels by this number
+    widths: tuple[int, ...] = (64, 128, 256, 512)  # Number of channels of each stage.
+    units: tuple[int, ...] = (3, 4, 14, 3)  # Number of units of each stage; the first unit halves the side of the map.
+    squeeze: int = 16  # The squeeze of a unit divides its number of channels by this number.
 
     @property
     def dim(self) -> int:
@@ -125,20 +125,20 @@ IR_SE50 = IrSeShape()
 class ModelConfig:
     """Describes the resolved architecture of a restorer. train/recipes/recipes.py gives the source of each number."""
 
-    base: str  # recipes.TINY, recipes.DIFFUSION or recipes.STYLEGAN
-    base_model: str  # "tiny", "stylegan", or the folder or hub name of the diffusion model
-    size: int  # the side of the restorer's image in pixels
-    parts: tuple[str, ...]  # the parts that condition the UNet, see recipes.PARTS
-    timestep: int  # the timestep of the UNet; in a denoiser, the highest timestep
-    latent_factor: int  # base tiny: the factor f of space-to-depth; the latent has 3 f^2 channels and the side size / f
-    channels: tuple[int, ...]  # base tiny: the number of channels of each UNet level, finest level first
-    reference_channels: tuple[int, ...]  # the number of channels of each level of the reference encoder
-    refine_channels: int  # base tiny: the number of channels of the refinement; 0 for no refinement
-    lora_rank: int  # base diffusion: the rank of the adapters of the frozen UNet
-    embedding_dim: int  # the length of the references' identity embeddings
+    base: str  # recipes.TINY, recipes.DIFFUSION or recipes.STYLEGAN.
+    base_model: str  # "tiny", "stylegan", or the folder or hub name of the diffusion model.
+    size: int  # The side of the restorer's image in pixels.
+    parts: tuple[str, ...]  # The parts that condition the UNet, see recipes.PARTS.
+    timestep: int  # The timestep of the UNet; in a denoiser, the highest timestep.
+    latent_factor: int  # Base tiny: the factor f of space-to-depth; a latent has 3 f^2 channels and the side size / f.
+    channels: tuple[int, ...]  # Base tiny: the number of channels of each UNet level, finest level first.
+    reference_channels: tuple[int, ...]  # The number of channels of each level of the reference encoder.
+    refine_channels: int  # Base tiny: the number of channels of the refinement; 0 for no refinement.
+    lora_rank: int  # Base diffusion: the rank of the adapters of the frozen UNet.
+    embedding_dim: int  # The length of the references' identity embeddings.
     vre: VreConfig
-    denoise: bool = False  # whether the restorer is a denoiser, see train/models/timesteps/denoise.py
-    stylegan: StyleganConfig | None = None  # base stylegan: the shape of the generator
+    denoise: bool = False  # Whether the restorer is a denoiser, see train/models/timesteps/denoise.py.
+    stylegan: StyleganConfig | None = None  # Base stylegan: the shape of the generator.
     # The shape of the identity encoder that embeds the references. None means that the dataset's recognizer does so.
     identity_encoder: IrSeShape | None = None
     # All bases except stylegan: the largest number of references. None means no limit.

@@ -28,8 +28,8 @@ from train.models.config import StyleganConfig
 LATENT_WIDTHS = (128, 256, 512)
 # The numbers of channels of the patch discriminator's levels, from pix2pix. A patch has 70 x 70 px.
 IMAGE_WIDTHS = (64, 128, 256, 512)
-HEADS = 8  # the number of attention heads (ours)
-SLOPE = 0.2  # the slope of the leaky ReLU below zero
+HEADS = 8  # The number of attention heads (ours).
+SLOPE = 0.2  # The slope of the leaky ReLU below zero.
 
 
 class LatentDiscriminator(nn.Module):

@@ -16,8 +16,8 @@ from torch.nn import functional as F
 class Group(NamedTuple):
     """Holds the indices of all images in a batch that have the same number k of references."""
 
-    rows: torch.Tensor  # (m,) int64: the images
-    slots: torch.Tensor  # (m,k) int64: for each image, the slots that have a reference
+    rows: torch.Tensor  # (m,) int64: the images.
+    slots: torch.Tensor  # (m,k) int64: for each image, the slots that have a reference.
 
 
 class Places(NamedTuple):
@@ -27,8 +27,8 @@ class Places(NamedTuple):
     on the GPU, the CPU would have to wait for the GPU in each step.
     """
 
-    filled: torch.Tensor  # (n,) int64: the slots that have a reference; slot k of image b has the number b K + k
-    groups: tuple[Group, ...]  # every image of the batch is in one group
+    filled: torch.Tensor  # (n,) int64: the slots that have a reference; slot k of image b has the number b K + k.
+    groups: tuple[Group, ...]  # Every image of the batch is in one group.
 
 
 def find_places(present: torch.Tensor) -> Places:
@@ -74,11 +74,11 @@ class Conditions:
 
     present: torch.Tensor  # (B,K) bool, False for an empty slot; K can be 0.
     filled: torch.Tensor  # (n,) int64: the slots that have a reference, see Places.
-    groups: tuple[Group, ...]  # the images by their number of references, see Places
+    groups: tuple[Group, ...]  # The images by their number of references, see Places.
     prompt: torch.Tensor | None = None  # Parts `vre`, `identity` and `features`: the tokens (B,N,D).
     maps: list[torch.Tensor] = field(default_factory=list)  # Part `maps`: (B,2C,h,w) for each scale, finest first.
     identity: torch.Tensor | None = None  # Part `embedding`: (B,d), the mean embedding or a learned vector.
-    references: torch.Tensor | None = None  # (B,K,3,S,S) in 0..1, which only base stylegan reads
+    references: torch.Tensor | None = None  # (B,K,3,S,S) in 0..1, which only base stylegan reads.
     # Part `extended` on diffusion: the references of all filled slots, in the order of `filled`.
     encoded: EncodedReferences | None = None
     # Part `extended` on tiny: (B,K,N,C), the features at the N positions of the middle map of each reference.
@@ -89,10 +89,10 @@ class Conditions:
 class Restoration(NamedTuple):
     """Holds the outputs of a restoration."""
 
-    image: torch.Tensor  # the restored image (B,3,S,S), clamped to 0..1 in eval mode
-    latent: torch.Tensor  # the clean latent, from which the image is decoded
-    prompt: torch.Tensor | None  # the prompt of the UNet (B,N,D), or None if no part makes a prompt
-    terms: Mapping[str, torch.Tensor] = MappingProxyType({})  # the losses that the model of recipe vre itself computes
+    image: torch.Tensor  # The restored image (B,3,S,S), clamped to 0..1 in eval mode.
+    latent: torch.Tensor  # The clean latent, from which the image is decoded.
+    prompt: torch.Tensor | None  # The prompt of the UNet (B,N,D), or None if no part makes a prompt.
+    terms: Mapping[str, torch.Tensor] = MappingProxyType({})  # The losses that the model of recipe vre itself computes.
     # Recipe vre: the pairs (reconstruction, input) of the HQ and of the LQ autoencoder, all (B,3,s,s) in 0..1. The
     # reconstructions are not clamped.
     pairs: tuple[tuple[torch.Tensor, torch.Tensor], ...] = ()

@@ -12,28 +12,28 @@ from typing import Any
 from manifests.errors import BadInput
 from train.models.config import VreConfig
 
-VRE = "vre"  # this recipe trains OSDFace's visual representation embedder (VRE) and no restorer
-IDM = "idm"  # this recipe trains a denoiser
-TINY = "tiny"  # this base is a small UNet on a space-to-depth latent, trained from scratch without a download
-STYLEGAN = "stylegan"  # this base is ReFine's generator, which has neither a UNet nor a latent
-DIFFUSION = "diffusion"  # this base is a model in diffusers' layout, for example Stable Diffusion 2.1-base
+VRE = "vre"  # This recipe trains OSDFace's visual representation embedder (VRE) and no restorer.
+IDM = "idm"  # This recipe trains a denoiser.
+TINY = "tiny"  # This base is a small UNet on a space-to-depth latent, trained from scratch without a download.
+STYLEGAN = "stylegan"  # This base is ReFine's generator, which has neither a UNet nor a latent.
+DIFFUSION = "diffusion"  # This base is a model in diffusers' layout, for example Stable Diffusion 2.1-base.
 
 # The parts of a model that can condition the restoration step. A model contains only the parts that its recipe names.
 PARTS = (
-    "maps",  # the UNet reads feature maps, which are pooled over all references of the image (ours)
-    "warped",  # an affine map warps the references to the landmarks that a detector finds on the LQ input (ours)
-    "mesh",  # as "warped", but with a mesh of landmarks; the picture around the warped face is black (ReFine)
-    "embedding",  # the UNet receives the mean of the identity embeddings of the references (ReFine, Eq. 1)
-    "extended",  # self-attention also reads the keys and values of the references (InstantRestore)
-    "vre",  # OSDFace's visual representation embedder computes the prompt
-    "identity",  # HonestFace's face identity encoder computes the prompt tokens p_F from the references
-    "features",  # HonestFace's facial feature extractor computes the prompt tokens p_I from LQ and references
+    "maps",  # The UNet reads feature maps, which are pooled over all references of the image (ours).
+    "warped",  # An affine map warps the references to the landmarks that a detector finds on the LQ input (ours).
+    "mesh",  # As "warped", but with a mesh of landmarks; the picture around the warped face is black (ReFine).
+    "embedding",  # The UNet receives the mean of the identity embeddings of the references (ReFine, Eq. 1).
+    "extended",  # Self-attention also reads the keys and values of the references (InstantRestore).
+    "vre",  # OSDFace's visual representation embedder computes the prompt.
+    "identity",  # HonestFace's face identity encoder computes the prompt tokens p_F from the references.
+    "features",  # HonestFace's facial feature extractor computes the prompt tokens p_I from LQ and references.
 )
 
-EMBEDDING_PARTS = {"embedding", "identity"}  # these parts read the identity embeddings of the references
-STYLEGAN_PARTS = ("warped", "mesh", "embedding")  # base stylegan needs "embedding", and can have the other two
-AUGMENTS = ("flip", "each")  # the values of Recipe.augment
-DISCRIMINATORS = ("", "latent", "image", "stylegan", "dictionary")  # the values of Recipe.discriminator
+EMBEDDING_PARTS = {"embedding", "identity"}  # These parts read the identity embeddings of the references.
+STYLEGAN_PARTS = ("warped", "mesh", "embedding")  # Base stylegan needs "embedding", and can have the other two.
+AUGMENTS = ("flip", "each")  # The values of Recipe.augment.
+DISCRIMINATORS = ("", "latent", "image", "stylegan", "dictionary")  # The values of Recipe.discriminator.
 # The values of Recipe.identity_encoder: the recognizer of the dataset, or IR-SE50, which reads gray faces (ReFine).
 RECOGNIZER, GRAY_IR_SE50 = "recognizer", "ir_se50"
 IDENTITY_ENCODERS = (RECOGNIZER, GRAY_IR_SE50)
@@ -48,10 +48,10 @@ class Recipe:
     """
 
     name: str
-    base: str  # TINY, DIFFUSION or STYLEGAN
-    # --- images ---
-    size: int  # the side of the images in pixels
-    preset: str  # the name of the degradation preset, which is applied at `size`
+    base: str  # TINY, DIFFUSION or STYLEGAN.
+    # Images:
+    size: int  # The side of the images in pixels.
+    preset: str  # The name of the degradation preset, which is applied at `size`.
     # Maps the names of further presets to the share of the images that they degrade. The names "mild" and "clean" are
     # explained in train/data/sampling.py.
     mixture: dict[str, float]
@@ -60,27 +60,27 @@ class Recipe:
     # A target with fine detail is used this number of times in an epoch. If the number is above 1, a target without
     # fine detail gets no clean or mild inputs (train/data/sampling.py).
     fine_repeats: int
-    gray_share: float  # the share of the images whose input and target are gray; references keep their colours
-    # --- model ---
-    parts: tuple[str, ...]  # names from PARTS; recipe VRE has none, because it trains the embedder itself
-    timestep: int  # the timestep of the UNet; in a denoiser, the highest timestep
-    denoise: bool  # whether the model is a denoiser, see train/models/timesteps/denoise.py
-    latent_factor: int  # base tiny: the factor of space-to-depth
-    channels: tuple[int, ...]  # base tiny: the number of channels of each UNet level, finest level first
-    reference_channels: tuple[int, ...]  # the number of channels of each level of the reference encoder
-    refine_channels: int  # base tiny: the number of channels of the refinement; 0 for no refinement
-    lora_rank: int  # base diffusion: the rank of the adapters of the frozen UNet; their alpha is the same number
+    gray_share: float  # The share of the images whose input and target are gray; references keep their colours.
+    # Model:
+    parts: tuple[str, ...]  # Names from PARTS; recipe VRE has none, because it trains the embedder itself.
+    timestep: int  # The timestep of the UNet; in a denoiser, the highest timestep.
+    denoise: bool  # Whether the model is a denoiser, see train/models/timesteps/denoise.py.
+    latent_factor: int  # Base tiny: the factor of space-to-depth.
+    channels: tuple[int, ...]  # Base tiny: the number of channels of each UNet level, finest level first.
+    reference_channels: tuple[int, ...]  # The number of channels of each level of the reference encoder.
+    refine_channels: int  # Base tiny: the number of channels of the refinement; 0 for no refinement.
+    lora_rank: int  # Base diffusion: the rank of the adapters of the frozen UNet; their alpha is the same number.
     vre: VreConfig
     # Base stylegan and discriminator stylegan: the largest number of channels of a level. In the base, it is also the
     # length of a style.
     channel_limit: int
-    # --- references ---
-    reference_counts: tuple[int, ...]  # the number of references of each image is drawn from these numbers
-    wrong_share: float  # the share of the images that get references of another person
-    augment: str  # "flip" flips target and references together; "each" also augments each reference on its own
+    # References:
+    reference_counts: tuple[int, ...]  # The number of references of each image is drawn from these numbers.
+    wrong_share: float  # The share of the images that get references of another person.
+    augment: str  # "flip" flips target and references together; "each" also augments each reference on its own.
     # One of IDENTITY_ENCODERS. It embeds the faces for the identity losses, and the references for the model.
     identity_encoder: str
-    losses: dict[str, float]  # loss to weight (see train/fit/objective.py); other losses are not computed
+    losses: dict[str, float]  # Maps each loss to its weight (train/fit/objective.py). Other losses are not computed.
     # After `late_from` images, the weight of each loss in `late_factors` is multiplied by its factor.
     late_factors: dict[str, float]
     late_from: int
@@ -96,21 +96,21 @@ class Recipe:
     # computed at every step whose number, counted from 0, is a multiple of `r1_every`.
     r1: float
     r1_every: int
-    freeze_hq: bool  # recipe vre: whether the HQ autoencoder is frozen as soon as the association starts
-    # --- optimisation: the schedules count the images used in training ---
+    freeze_hq: bool  # Recipe vre: whether the HQ autoencoder is frozen as soon as the association starts.
+    # Optimisation. The schedules count the images used in training.
     images: int
     batch: int
-    rate: float  # the learning rate after the warm-up
-    decoder_share: float  # base stylegan with --start: the share of the learning rate for StyleGAN2's decoder
-    beta1: float  # AdamW's first beta, the momentum of the model
-    weight_decay: float  # AdamW's weight decay; 0 gives Adam
-    warmup: int  # the number of images over which the learning rate rises from 0 to `rate`
+    rate: float  # The learning rate after the warm-up.
+    decoder_share: float  # Base stylegan with --start: the share of the learning rate for StyleGAN2's decoder.
+    beta1: float  # AdamW's first beta, the momentum of the model.
+    weight_decay: float  # AdamW's weight decay; 0 gives Adam.
+    warmup: int  # The number of images over which the learning rate rises from 0 to `rate`.
     # After this number of images, the learning rate is multiplied by sqrt(decay_from / images) (edm2); 0 for never.
     decay_from: int
-    drop_every: int  # after every `drop_every` images, the learning rate is multiplied by DROP (ReFine); 0 for never
-    cooldown: int  # the number of images at the end over which the learning rate falls to 0, see `compute_rate`
-    clip: float  # the largest allowed norm of the gradient; 0 for no limit
-    ema: int  # the half-life of the averaged weights in images
+    drop_every: int  # After every `drop_every` images, the learning rate is multiplied by DROP (ReFine); 0 for never.
+    cooldown: int  # The number of images at the end over which the learning rate falls to 0, see `compute_rate`.
+    clip: float  # The largest allowed norm of the gradient; 0 for no limit.
+    ema: int  # The half-life of the averaged weights in images.
 
 
 # The sources of the numbers follow, one paragraph for each recipe.
@@ -210,18 +210,19 @@ _STYLEGANS = {
     "refine-small": (128, 64,  RECOGNIZER,   4_000,     4,    2e-3, 0,         600,     400),
 }
 # fmt: on
+
 # The discriminator of recipe osdface sees all timesteps of Stable Diffusion, as in a re-implementation by others.
 # Another re-implementation (ManaswiYadamreddy/CRAFT) uses only timesteps below 500, to keep its training stable.
 _DIFFUSED_TIMESTEPS = {"osdface": 1000}
-BETA1, WEIGHT_DECAY = 0.9, 0.01  # the first beta (ours), and the weight decay, which is torch's default for AdamW
-REFINE_BETA1 = 0.5  # ReFine's first beta; ReFine has no weight decay
-R1, R1_EVERY = 10.0, 16  # ReFine's values
-DECODER_SHARE = 0.2  # ReFine divides the learning rate of the pretrained decoder by 5
+BETA1, WEIGHT_DECAY = 0.9, 0.01  # The first beta (ours), and the weight decay, which is torch's default for AdamW.
+REFINE_BETA1 = 0.5  # ReFine's first beta; ReFine has no weight decay.
+R1, R1_EVERY = 10.0, 16  # ReFine's weight of R1, and its number of steps between two computations of R1.
+DECODER_SHARE = 0.2  # ReFine divides the learning rate of the pretrained decoder by 5.
 # Maps a recipe to its `late_factors` (ours, docs/train.md, What was tried).
 _LATE_FACTORS: dict[str, dict[str, float]] = {
     "tiny": {"identity": 3.0},
 }
-LATE_FROM = 12_800  # the value of `late_from` for recipes with `late_factors` (ours)
+LATE_FROM = 12_800  # The value of `late_from` for recipes with `late_factors` (ours).
 # Maps a recipe to its `mixture` on base tiny (ours). A restorer that was trained only on strong degradations makes a
 # clear face worse.
 _MIXTURES: dict[str, dict[str, float]] = {

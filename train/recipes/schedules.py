@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from train.recipes.recipes import Recipe
 
-COOLDOWN_SHARE = 0.15  # the cooldown is at most this share of a run (ours), so that a short run is not all cooldown
-DROP = 0.1  # ReFine multiplies the learning rate by this factor, see Recipe.drop_every
+COOLDOWN_SHARE = 0.15  # The cooldown is at most this share of a run (ours), so that a short run is not all cooldown.
+DROP = 0.1  # ReFine multiplies the learning rate by this factor, see Recipe.drop_every.
 
 
 def compute_rate(recipe: Recipe, images: int, end: int) -> float:

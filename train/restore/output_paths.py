@@ -21,8 +21,8 @@ class PhotoOutput(NamedTuple):
     """Names the two possible output files of one photo. `restore` writes one of the two files."""
 
     photo: Path
-    own: Path  # the output if the photo is copied or keeps its format
-    png: Path  # the output if the photo becomes a PNG; equal to `own` if the suffix of the photo is .png
+    own: Path  # The output if the photo is copied or keeps its format.
+    png: Path  # The output if the photo becomes a PNG; equal to `own` if the suffix of the photo is .png.
 
     def expect(self, lossless: bool) -> Path:
         """Returns the file that `restore` will probably write, if it restores a face. The photo's suffix decides."""
@@ -74,8 +74,8 @@ def plan_outputs(inputs: Sequence[Path], out: Path) -> tuple[list[PhotoOutput], 
     # and lower case, because a.png and A.png are one file on some systems.
     stems = [fold_name(place.with_suffix("")) for _, place in photos]
     stem_counts = Counter(stems)
-    owners = {fold_name(place): path for path, place in photos}  # maps the folded name of an output to its photo
-    outputs, writers = list[PhotoOutput](), dict[Path, Path]()  # `writers` maps an output file to its photo
+    owners = {fold_name(place): path for path, place in photos}  # Maps the folded name of an output to its photo.
+    outputs, writers = list[PhotoOutput](), dict[Path, Path]()  # `writers` maps an output file to its photo.
     for (path, place), stem in zip(photos, stems, strict=True):
         png = place if place.suffix == ".png" else place.with_suffix(".png")
         if png != place and stem_counts[stem] > 1:

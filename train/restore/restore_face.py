@@ -43,13 +43,13 @@ class RestoreSetup:
 
     model: FaceRestorer
     models: FaceModels
-    people: list[ReferencePerson]  # the people in the references, the main person first
-    aligned: bool  # whether the inputs are square crops in the FFHQ template
-    box: tuple[float, float, float, float] | None  # x0, y0, x1, y1 of the face, if the user gave --box
-    strength: float  # the share of the restored face in the result, 0 to 1
-    always: bool  # whether faces are restored even if the result is worse
-    trust_references: bool  # whether all references count as photos of the person, whatever the recognizer says
-    lossless: bool  # whether a JPEG becomes a PNG
+    people: list[ReferencePerson]  # The people in the references, the main person first.
+    aligned: bool  # Whether the inputs are square crops in the FFHQ template.
+    box: tuple[float, float, float, float] | None  # The corners x0, y0, x1, y1 of the face, if the user gave --box.
+    strength: float  # The share of the restored face in the result, 0 to 1.
+    always: bool  # Whether faces are restored even if the result is worse.
+    trust_references: bool  # Whether all references count as photos of the person, whatever the recognizer says.
+    lossless: bool  # Whether a JPEG becomes a PNG.
     read: ReadOriginal
 
 
@@ -57,8 +57,8 @@ class RestoreSetup:
 class PhotoFace:
     """Holds one face of a photo before its restoration."""
 
-    box: tuple[float, ...]  # x0, y0, x1, y1 in photo pixels
-    landmarks5: np.ndarray | None  # (5, 2) in photo pixels; None for an aligned crop
+    box: tuple[float, ...]  # x0, y0, x1, y1 in photo pixels.
+    landmarks5: np.ndarray | None  # (5, 2) in photo pixels; None for an aligned crop.
     # The points of the crop for the warp, (n, 2) in pixels of the crop. None if there are no exact points.
     points: np.ndarray | None
     measured: InputFace

@@ -44,7 +44,7 @@ from train.restore.restorers.exported.manifest import MANIFEST, read_manifest
 from train.restore.restorers.exported.onnx_restorer import OnnxParts
 from train.restore.restorers.load_restorer import load_restorer, run_model
 
-SIZE = 32  # the size of the restorers on base tiny
+SIZE = 32  # The size of the restorers on base tiny.
 # These entries replace entries of the small UNet's config. With two levels instead of four, the export is faster.
 TWO_LEVELS = {
     "block_out_channels": WIDTHS[:2],

@@ -179,8 +179,8 @@ def test_deg_is_in_degrees_and_its_mean_leaves_out_pairs_below_one_degree(monkey
 def test_lmd_is_a_mean_over_68_points_in_pixels_of_512_without_normalisation(monkeypatch: pytest.MonkeyPatch) -> None:
     target, restored = photo(0, 0), photo(0, 1)
     apart = np.zeros((68, 2))
-    apart[:17] = [3, 4]  # 17 points are 5 px apart,
-    apart[17:34] = [-8, 6]  # 17 points are 10 px apart, and the other 34 points coincide.
+    apart[:17] = [3, 4]  # 17 points are 5 px apart.
+    apart[17:34] = [-8, 6]  # Another 17 points are 10 px apart, and 34 points coincide.
     for scale in (1, 2):
         places = np.random.default_rng(0).uniform(100, 400, (68, 2)) * scale
 

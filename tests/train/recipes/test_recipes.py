@@ -92,7 +92,7 @@ def test_two_steps_in_one_go_are_two_steps_with_a_rest_and_restore(
         one, other = load_file(whole.checkpoint / file), load_file(parts.checkpoint / file)
         assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one), file
     lines = [json.loads(line) for line in (tmp_path / "whole" / "stats.jsonl").read_text().splitlines()]
-    assert lines  # the validation wrote lines at the start and at the end
+    assert lines  # The validation wrote lines at the start and at the end.
     # A training without any references works too.
     train(tmp_path / "alone", faces, replace(recipe, reference_counts=(0,)), 2, workers=0, settings=told)
 

@@ -21,6 +21,7 @@ _LAYERS = (
     "Mixed_5b", "Mixed_5c", "Mixed_5d", "Mixed_6a", "Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e", "Mixed_7a",
     "Mixed_7b", "Mixed_7c", "AvgPool",
 )  # fmt: skip
+
 FEATURES = 2048  # the number of outputs of the last pooling of Inception v3 (Heusel et al. 2017)
 
 

@@ -17,20 +17,20 @@ from manifests.errors import BadInput
 from manifests.runtime.text import make_printable, take_first_line
 from train.metrics.fid.conventions import CONVENTIONS, check_convention, describe_resizing
 
-BASICSR = "pytorch-fid"  # the convention of BasicSR's files of statistics, for example inception_FFHQ_512.pth
-_BLOCK = 256  # the features of this number of images are added to the sums at once, which saves time (ours)
+BASICSR = "pytorch-fid"  # The convention of BasicSR's files of statistics, for example inception_FFHQ_512.pth.
+_BLOCK = 256  # The features of this number of images are added to the sums at once, which saves time (ours).
 
 
 @dataclass(frozen=True)
 class Statistics:
     """Holds the mean and the covariance of the features of a set of images, and how the features were computed."""
 
-    mean: np.ndarray  # float64 (d,)
-    covariance: np.ndarray  # float64 (d, d), the unbiased estimate
+    mean: np.ndarray  # The mean (d,), float64.
+    covariance: np.ndarray  # The unbiased covariance (d, d), float64.
     # The next three values are None if the file of the statistics does not have them.
-    images: int | None = None  # the number of images
-    convention: str | None = None  # a key of CONVENTIONS
-    weights_sha256: str | None = None  # the sha256 of the network's file
+    images: int | None = None  # The number of images.
+    convention: str | None = None  # A key of CONVENTIONS.
+    weights_sha256: str | None = None  # The sha256 of the network's file.
 
 
 def measure_statistics(images: Iterable[np.ndarray], network: nn.Module, what: str = "images") -> Statistics:

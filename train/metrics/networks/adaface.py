@@ -23,9 +23,9 @@ from train.models.released.read_pickled import load_tensors, read_pickled
 # The names of three possible files: the published checkpoint, and the same network as an ONNX file or as a TorchScript
 # file. The first file that exists is used.
 STATE, OTHERS = "adaface_ir50_ms1mv2.ckpt", ("adaface_ir50_ms1mv2.onnx", "adaface_ir50_ms1mv2.pt")
-SIDE = 112  # the side of the crop in pixels
-_PREFIX = "model."  # the prefix of the names of the network's tensors in the checkpoint
-_COUNTER = "num_batches_tracked"  # a tensor of each batch norm that files of old versions of torch do not have
+SIDE = 112  # The side of the crop in pixels.
+_PREFIX = "model."  # The prefix of the names of the network's tensors in the checkpoint.
+_COUNTER = "num_batches_tracked"  # A tensor of each batch norm that files of old versions of torch do not have.
 _FROM = "the repository mk-minchul/AdaFace"
 
 
@@ -33,10 +33,10 @@ _FROM = "the repository mk-minchul/AdaFace"
 class IrShape:
     """Describes the shape of a residual recognizer (IR). The default values are the numbers of IR-50."""
 
-    widths: tuple[int, ...] = (64, 128, 256, 512)  # number of channels of each stage
-    units: tuple[int, ...] = (3, 4, 14, 3)  # number of units of each stage; the first unit halves the side of the map
-    stem: int = 64  # number of channels of the first layer
-    dim: int = 512  # length of an embedding
+    widths: tuple[int, ...] = (64, 128, 256, 512)  # Number of channels of each stage.
+    units: tuple[int, ...] = (3, 4, 14, 3)  # Number of units of each stage; the first unit halves the side of the map.
+    stem: int = 64  # Number of channels of the first layer.
+    dim: int = 512  # Length of an embedding.
 
 
 IR_50 = IrShape()

@@ -19,8 +19,8 @@ from train.models.timesteps.one_step import clean_from_noise
 # The layers of each attention block that get adapters. We have not seen the list of layers that OSDFace adapted.
 # OSDFace's file has the file name that the LoRA training of diffusers writes, so we adapt the layers of that training.
 ADAPTED = ["to_q", "to_k", "to_v", "to_out.0"]
-TOKENS = 77  # the number of tokens of the learned prompt, as in Stable Diffusion's prompts
-SEEN_AT = 1  # the timestep of a reference in the UNet, as in InstantRestore's pix2pix_turbo.py
+TOKENS = 77  # The number of tokens of the learned prompt, as in Stable Diffusion's prompts.
+SEEN_AT = 1  # The timestep of a reference in the UNet, as in InstantRestore's pix2pix_turbo.py.
 # The learned prompt starts with random numbers of this standard deviation (ours). Tokens that are equal at the start
 # would stay equal in training.
 SPREAD = 0.02

@@ -16,9 +16,9 @@ from train.models.config import PROMPT_PARTS, ModelConfig
 from train.models.io import Conditions
 from train.models.references import GROUPS, resnet, token_scale, zeroed
 
-HEADS = 4  # the number of attention heads (ours)
-PROMPT_DIM = 128  # the length of a prompt token on `tiny` (ours); in Stable Diffusion 2.1, it is 1024
-WAVES = 64  # the number of sines and cosines that encode a timestep (ours)
+HEADS = 4  # The number of attention heads (ours).
+PROMPT_DIM = 128  # The length of a prompt token on `tiny` (ours); in Stable Diffusion 2.1, it is 1024.
+WAVES = 64  # The number of sines and cosines that encode a timestep (ours).
 
 
 class ExtendedAttention(nn.Module):

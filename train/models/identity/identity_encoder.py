@@ -16,8 +16,8 @@ from train.models.config import IR_SE50, IrSeShape
 # From id_loss.py, in pixels: the side of the face, the rows and the columns of the crop, and the side of the network's
 # input.
 FACE, ROWS, COLUMNS, CROP = 256, slice(35, 223), slice(32, 220), 112
-STEM = 64  # the number of channels of the first layer
-LAST_MAP = 7  # the side of the last map in pixels
+STEM = 64  # The number of channels of the first layer.
+LAST_MAP = 7  # The side of the last map in pixels.
 
 
 class Squeeze(nn.Module):

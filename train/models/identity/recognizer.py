@@ -26,8 +26,8 @@ class Recognizer(nn.Module):
 
     def __init__(self, network: nn.Module, facts: dict[str, Any], face_size: int, precision: str = "fp32") -> None:
         super().__init__()
-        self.reduced = precision == "bf16"
         # On a CPU, the convolutions of common recognizers are twice as fast in the memory format channels_last.
+        self.reduced = precision == "bf16"
         self.network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.mean, self.std = float(facts["mean"]), float(facts["std"])
         # The affine map from the face crop (FFHQ template, `face_size` px) to the recognizer's crop (`size` px).

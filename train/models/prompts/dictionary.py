@@ -36,9 +36,9 @@ from train.models.prompts.vre import RECIPE, read_dictionary, unreadable
 from train.models.timesteps.denoise import NoisyStep
 from train.recipes.recipes import find_recipe
 
-ALONE = 50 / 60  # the association starts after this share of the images, see above
-TEMPERATURE = 0.07  # the temperature of the association, DAEFR's initial value
-IDLE = 320  # a code is restarted if no vector chose it during this number of images (ours)
+ALONE = 50 / 60  # The association starts after this share of the images, see above.
+TEMPERATURE = 0.07  # The temperature of the association, DAEFR's initial value.
+IDLE = 320  # A code is restarted if no vector chose it during this number of images (ours).
 
 
 class Dictionary(nn.Module):
@@ -58,8 +58,8 @@ class Dictionary(nn.Module):
         self.hq, self.lq = VQ(config.vre), VQ(config.vre)
         self.association_from = round(ALONE * find_recipe(RECIPE, config.base).images)
         self.freeze_hq = freeze_hq
-        self.associates = False  # whether the association has a gradient
-        for name in ("hq_idle", "lq_idle"):  # for each code, the number of images since a vector last chose it
+        self.associates = False  # Whether the association has a gradient.
+        for name in ("hq_idle", "lq_idle"):  # For each code, the number of images since a vector last chose it.
             self.register_buffer(name, torch.zeros(config.vre.codes, dtype=torch.long))
 
     def begin_step(self, seen: int) -> None:

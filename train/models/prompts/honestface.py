@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from train.models.config import PROMPT_PARTS, ModelConfig
 from train.models.references import ImageEncoder, place_in_slots, set_tokens, zeroed
 
-TOKENS = 4  # the number of tokens in p_F (ours)
-GRID = 8  # p_I has one token for each cell of a GRID x GRID grid on the face (ours).
+TOKENS = 4  # The number of tokens in p_F (ours).
+GRID = 8  # The tokens p_I are on a grid of GRID x GRID cells on the face (ours).
 
 
 class FaceIdentityEncoder(nn.Module):

@@ -15,10 +15,10 @@ from torch.nn import functional as F
 
 from train.models.config import VreConfig
 
-BLOCKS = 2  # the number of residual blocks at each level of the encoder
-ATTENTION = 16  # a level has attention if its resolution is this number of pixels
-GROUPS = 32  # the number of groups in a group norm; fewer if 32 does not divide the number of channels (ours)
-BETA = 0.25  # the weight of the commitment loss
+BLOCKS = 2  # The number of residual blocks at each level of the encoder.
+ATTENTION = 16  # A level has attention if its resolution is this number of pixels.
+GROUPS = 32  # The number of groups in a group norm; fewer if 32 does not divide the number of channels (ours).
+BETA = 0.25  # The weight of the commitment loss.
 
 
 class VQ(nn.Module):

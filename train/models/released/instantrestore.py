@@ -35,8 +35,8 @@ FINAL = "final_model_ckpt.pt"
 FILES = "*_ckpt.pt"
 SOURCE = "InstantRestore's own file, and give sd-turbo as --base-model"
 ADVICE = "give sd-turbo in the layout of diffusers"
-PROMPT = "A high-quality photo of a person; professional, 8k"  # from pix2pix_turbo.py
-MOST_REFERENCES = 4  # the training used four references, and inference/test.py reads the first four
+PROMPT = "A high-quality photo of a person; professional, 8k"  # From pix2pix_turbo.py.
+MOST_REFERENCES = 4  # The training used four references, and inference/test.py reads the first four.
 # The layers that pix2pix_turbo.py adapts. peft adapts a layer if the last parts of its name are one of these names.
 _ATTENTION = ("to_k", "to_q", "to_v", "to_out.0")
 _CONVOLUTIONS = ("conv", "conv1", "conv2", "conv_shortcut", "conv_out")

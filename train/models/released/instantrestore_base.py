@@ -15,8 +15,8 @@ from train.models.io import Conditions
 from train.models.timesteps.denoise import draw_noise
 from train.models.timesteps.one_step import add_noise, clean_from_noise
 
-TIMESTEP = 249  # the timestep of the noisy LQ latent, from inference/test.py
-REFERENCE_TIMESTEP = 1  # the timestep of the noisy reference latents
+TIMESTEP = 249  # The timestep of the noisy LQ latent, from inference/test.py.
+REFERENCE_TIMESTEP = 1  # The timestep of the noisy reference latents.
 FREEU = {"s1": 0.9, "s2": 0.2, "b1": 1.4, "b2": 1.6}
 DRAWS = 4  # the number of random latents of a restoration, see `InstantRestoreBase`
 

@@ -14,8 +14,8 @@ from torch import nn
 
 from manifests.errors import BadInput
 
-_FORBIDDEN = re.compile(r"GLOBAL ([\w.]+)")  # how torch.load's message names a forbidden class
-_MOST_NAMES = 3  # a message names at most this number of tensors
+_FORBIDDEN = re.compile(r"GLOBAL ([\w.]+)")  # How torch.load's message names a forbidden class.
+_MOST_NAMES = 3  # A message names at most this number of tensors.
 _REAL = {
     *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
     *(torch.float8_e4m3fn, torch.float8_e5m2, torch.float16, torch.bfloat16, torch.float32, torch.float64),

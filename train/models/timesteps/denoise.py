@@ -26,9 +26,9 @@ SOLVER_ORDER = 1  # DPM-Solver++ of order 1 is DDIM without random noise (Lu et 
 class NoisyStep(NamedTuple):
     """Holds the timesteps and the noise of a training batch."""
 
-    timestep: torch.Tensor  # (B,) int64
-    noise: torch.Tensor  # (B,C,h,w) float32, standard normal
-    target_latent: torch.Tensor | None = None  # (B,C,h,w) float32; None if the model itself encodes the targets
+    timestep: torch.Tensor  # (B,) int64.
+    noise: torch.Tensor  # (B,C,h,w) float32, standard normal.
+    target_latent: torch.Tensor | None = None  # (B,C,h,w) float32; None if the model itself encodes the targets.
 
 
 def draw_noisy_step(

@@ -52,7 +52,7 @@ class FaceBatches:
     def _restore_batch(self, faces: Sequence[FaceInput]) -> list[np.ndarray | Exception]:
         try:
             images = self.restorer.restore_crops([face.crop for face in faces], [face.references for face in faces])
-        except Exception as caught:  # a network can raise many kinds of errors
+        except Exception as caught:  # A network can raise many kinds of errors.
             # Remove the traceback before the next batch, because it keeps the tensors of the failed batch in memory.
             error, out_of_memory = caught.with_traceback(None), is_out_of_memory(caught)
         else:

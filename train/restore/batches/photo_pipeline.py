@@ -21,7 +21,7 @@ import numpy as np
 from manifests.runtime.workers import count_cores
 from train.restore.batches.face_batches import FaceBatches, FaceInput
 
-MOST_THREADS = 8  # (ours)
+MOST_THREADS = 8  # The largest number of threads (ours).
 # No photo is started while the photos in memory need more than this number of bytes (ours).
 MOST_HELD = 2**30
 
@@ -66,9 +66,9 @@ def restore_in_batches(
     cores_of_opencv = cv2.getNumThreads()
     cv2.setNumThreads(1)  # the threads of this function already use all cores
     waiting = iter(enumerate(photos))
-    coming: deque[tuple[_Photo[Result], Future[Any]]] = deque()  # photos on which threads work
-    queue: deque[tuple[_Photo[Result], int, FaceInput]] = deque()  # faces that wait for the network
-    in_work = unread = held = 0  # photos in work, photos among them that were not read yet, and bytes in memory
+    coming: deque[tuple[_Photo[Result], Future[Any]]] = deque()  # Photos on which threads work.
+    queue: deque[tuple[_Photo[Result], int, FaceInput]] = deque()  # Faces that wait for the network.
+    in_work = unread = held = 0  # Photos in work, photos among them that were not read yet, and bytes in memory.
 
     def send(photo: _Photo[Result], answers: list[Any] | None) -> None:
         coming.append((photo, executor.submit(_advance, photo.steps, answers)))

@@ -18,12 +18,12 @@ from train.data.face_measures import InputFace, measure_agreement, measure_finen
 RESTORED = "restored"
 # The reasons for which a face is kept as it is in the photo.
 ALREADY_SHARP = "already_sharp"
-NO_REFERENCE = "no_reference"  # the restorer needs a reference, and no reference shows the person of the face
+NO_REFERENCE = "no_reference"  # The restorer needs a reference, and no reference shows the person of the face.
 # ReFineFIR must warp every reference to the landmarks of the face, and these landmarks were not found.
 NO_LANDMARKS = "no_landmarks"
 LESS_SHARP = "less_sharp"
-LESS_ALIKE = "less_alike"  # the restored face is less like the references than the face in the photo is
-OTHER_FACE = "other_face"  # there are no references, and the restored face is not like the face in the photo
+LESS_ALIKE = "less_alike"  # The restored face is less like the references than the face in the photo is.
+OTHER_FACE = "other_face"  # There are no references, and the restored face is not like the face in the photo.
 DISAGREES = "disagrees"
 
 
@@ -56,10 +56,10 @@ LIMITS = HarmLimits()
 class HarmMeasures:
     """Holds the measures of one restored face, which `find_harm` compares with the thresholds."""
 
-    fineness: float  # the fineness of the input, see `measure_fineness`
-    sharpness_ratio: float  # the sharpness of the result divided by the sharpness of the input
-    agreement: float  # the PSNR between result and input in dB, see `measure_agreement`
-    identity_before: float | None  # the mean cosine of the input to the references; None without references
+    fineness: float  # The fineness of the input, see `measure_fineness`.
+    sharpness_ratio: float  # The sharpness of the result divided by the sharpness of the input.
+    agreement: float  # The PSNR between result and input in dB, see `measure_agreement`.
+    identity_before: float | None  # The mean cosine of the input to the references; None without references.
     # The mean cosine of the result to the references. Without references, the cosine of the result to the input.
     identity_after: float
 

@@ -12,18 +12,19 @@ class ReferenceUse:
     """Names a reference that guided the restoration of a face."""
 
     file: str
-    cosine: float  # the cosine of the reference to the face in the photo
-    cosine_to_others: float | None  # the mean cosine to the other references of the face; None for the only reference
-    box: tuple[float, ...] | None  # x0, y0, x1, y1 of the face in the reference; None if the reference shows one face
-    sha256: str  # the sha256 of the reference's file, as hex
+    cosine: float  # The cosine of the reference to the face in the photo.
+    cosine_to_others: float | None  # The mean cosine to the other references of the face; None for the only reference.
+    # The corners x0, y0, x1, y1 of the face in the reference. None if the reference shows only one face.
+    box: tuple[float, ...] | None
+    sha256: str  # The sha256 of the reference's file, as hex.
 
 
 @dataclass(frozen=True)
 class FaceOutcome:
     """Describes what happened to one face of a photo. `sentence` describes it for the user."""
 
-    box: tuple[float, ...]  # x0, y0, x1, y1 in photo pixels
-    similarity: float | None  # the mean cosine of the face to the references that were used; None without references
+    box: tuple[float, ...]  # x0, y0, x1, y1 in photo pixels.
+    similarity: float | None  # The mean cosine of the face to the references that were used; None without references.
     restored: bool
     decision: str  # "restored", or the reason for which the face was kept (train/restore/decisions/harm.py)
     sentence: str

@@ -31,9 +31,10 @@ KEPT = "No face of the photo was changed."
 @dataclass(frozen=True)
 class _Face:
     photo: str
-    lq: np.ndarray  # uint8 (S, S, 3).
-    references: tuple[np.ndarray, ...]  # uint8 (S, S, 3).
-    restored: np.ndarray  # uint8 (S, S, 3).
+    # All images are uint8 (S, S, 3).
+    lq: np.ndarray
+    references: tuple[np.ndarray, ...]
+    restored: np.ndarray
 
 
 @dataclass

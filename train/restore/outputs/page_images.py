@@ -9,8 +9,8 @@ import numpy as np
 
 from degrade.operations.pixels import shrink
 
-SCREEN_PIXELS = 176  # the side of an image on the page, in pixels of the screen
-FILE_PIXELS = 256  # the largest side of an encoded image in pixels
+SCREEN_PIXELS = 176  # The side of an image on the page, in pixels of the screen.
+FILE_PIXELS = 256  # The largest side of an encoded image in pixels.
 WEBP_QUALITY = 82
 MAX_REFERENCES = 4  # the page shows at most this number of references of a face
 

@@ -43,10 +43,10 @@ LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # the weights of R, G, B in 
 class Patch:
     """Holds the change of one face in photo pixels. A pixel changes by weight * change."""
 
-    x: int  # the first column of the patch in the photo
-    y: int  # the first row of the patch in the photo
-    change: np.ndarray  # float32 (h, w, 3), sRGB in levels of 0 to 255
-    weight: np.ndarray  # float32 (h, w), from 0 to 1, and 0 outside the face
+    x: int  # The first column of the patch in the photo.
+    y: int  # The first row of the patch in the photo.
+    change: np.ndarray  # The change (h, w, 3), float32, sRGB in levels of 0 to 255.
+    weight: np.ndarray  # The weight (h, w), float32 from 0 to 1, and 0 outside the face.
 
 
 def make_patch(photo: np.ndarray, crop: np.ndarray, restored: np.ndarray, landmarks5: np.ndarray) -> Patch | None:

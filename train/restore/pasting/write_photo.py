@@ -31,7 +31,7 @@ class WrittenPhoto:
     """Describes how a photo was written."""
 
     path: Path
-    changed: bool  # False if no sample changed; the file is then a copy of the photo
+    changed: bool  # False if no sample changed; the file is then a copy of the photo.
     # The largest difference of an 8-bit sample outside the faces. It is 0 in formats without loss.
     largest_difference: int = 0
 

@@ -28,9 +28,9 @@ _MOST_NAMES = 4  # a sentence names at most this number of references
 class FaceInPhoto:
     """Holds the values of a face by which its references are chosen."""
 
-    embedding: np.ndarray  # float32 (d,), unit length
-    phash: str  # see `curate.faces.measure.hash_face`
-    sharpness: float  # see `curate.faces.measure.measure_sharpness`
+    embedding: np.ndarray  # float32 (d,), unit length.
+    phash: str  # See `curate.faces.measure.hash_face`.
+    sharpness: float  # See `curate.faces.measure.measure_sharpness`.
     # A function that returns the unit embedding (d,) of the face after a restoration without references, or raises
     # NotRestoredYet. None if the restorer cannot restore without references.
     embed_restored: Callable[[], np.ndarray] | None

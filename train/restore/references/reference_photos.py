@@ -28,8 +28,8 @@ from train.restore.output_paths import list_photos
 class References:
     """Holds the K references of a face, all of one person, with their embeddings. K can be 0."""
 
-    crops: np.ndarray  # uint8 (K, S, S, 3), aligned to the FFHQ template
-    embeddings: np.ndarray  # float32 (K, d), each of length 1
+    crops: np.ndarray  # The crops (K, S, S, 3), uint8, aligned to the FFHQ template.
+    embeddings: np.ndarray  # The embeddings (K, d), float32, each of length 1.
     # The points of each crop for the warp, (n, 2) in pixels of the crop (train/data/mesh.py). None if they were not
     # found.
     landmarks: tuple[np.ndarray | None, ...] = ()
@@ -39,13 +39,13 @@ class References:
 class ReferenceFace:
     """Holds one face of a reference photo."""
 
-    box: tuple[float, float, float, float]  # x0, y0, x1, y1 in photo pixels
-    crop: np.ndarray  # uint8 (S, S, 3), aligned to the FFHQ template
-    embedding: np.ndarray  # float32 (d,), unit length
+    box: tuple[float, float, float, float]  # x0, y0, x1, y1 in photo pixels.
+    crop: np.ndarray  # The crop (S, S, 3), uint8, aligned to the FFHQ template.
+    embedding: np.ndarray  # The embedding (d,), float32, of length 1.
     # The points of the crop for the warp, (n, 2) in pixels of the crop (train/data/mesh.py). None if they were not
     # found.
     landmarks: np.ndarray | None
-    phash: str  # see `curate.faces.measure.hash_face`
+    phash: str  # See `curate.faces.measure.hash_face`.
     # The embedding that the restorer reads, float32 (e,). None if it was not computed.
     restorer_embedding: np.ndarray | None = None
 

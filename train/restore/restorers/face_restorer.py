@@ -23,14 +23,14 @@ class FaceRestorer:
     """Holds a restorer. `restore` uses restorers of torch and of ONNX files through this class."""
 
     config: ModelConfig
-    facts: Mapping[str, Any]  # see train/models/restorer.py
-    seed: int  # the seed of the noise, which only a denoiser and `instantrestore:` draw
+    facts: Mapping[str, Any]  # See train/models/restorer.py.
+    seed: int  # The seed of the noise, which only a denoiser and `instantrestore:` draw.
     # Maps B crops, each uint8 (S, S, 3), and the references of each crop to the restored crops, float32 (B, S, S, 3)
     # in 0..255, not rounded. The crops can have different numbers of references.
     restore_crops: Callable[[Sequence[np.ndarray], Sequence[References]], np.ndarray]
     # Returns the references with the embeddings that the restorer reads.
     embed_references: Callable[[References], References]
-    precision: str = "fp32"  # one of PRECISIONS
+    precision: str = "fp32"  # One of PRECISIONS.
     # Returns a batch size for which the memory is probably large enough.
     find_batch_size: Callable[[], int] = lambda: 1
 

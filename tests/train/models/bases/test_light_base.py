@@ -17,8 +17,8 @@ from train.recipes.model_configs import build_model_config
 from train.recipes.recipes import DIFFUSION
 
 SIZE = 64
-PRUNED = {"mid_block_type": None, "layers_per_block": 1}  # the blocks that BK-SDM-Small removes are missing
-FLUX2 = {"latent_channels": 32}  # as in FLUX.2
+PRUNED = {"mid_block_type": None, "layers_per_block": 1}  # The blocks that BK-SDM-Small removes are missing.
+FLUX2 = {"latent_channels": 32}  # As in FLUX.2.
 
 
 @pytest.fixture(scope="module")

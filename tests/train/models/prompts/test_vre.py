@@ -221,8 +221,8 @@ def test_a_face_has_the_same_prompt_in_any_company_and_in_bfloat16_one_of_codes(
 
 
 def test_association_by_hand() -> None:
-    hq = torch.eye(2).view(1, 2, 1, 2)  # two positions with the vectors (1, 0) and (0, 1)
-    right = math.log(math.e + 1) - 1  # the cross-entropy of a row of the unit matrix
+    hq = torch.eye(2).view(1, 2, 1, 2)  # Two positions with the vectors (1, 0) and (0, 1).
+    right = math.log(math.e + 1) - 1  # The cross-entropy of a row of the unit matrix.
     assert association(hq, hq, temperature=1).item() == pytest.approx(right, abs=1e-6)
     assert association(hq, 7 * hq, temperature=1).item() == pytest.approx(right, abs=1e-6)
     assert association(hq, hq.flip(3), temperature=1).item() == pytest.approx(right + 1, abs=1e-6)

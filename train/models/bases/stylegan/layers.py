@@ -13,8 +13,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-SLOPE = 0.2  # the slope of the leaky ReLU below zero
-GAIN = math.sqrt(2)  # the factor of a layer with an activation
+SLOPE = 0.2  # The slope of the leaky ReLU below zero.
+GAIN = math.sqrt(2)  # The factor of a layer with an activation.
 
 
 def leak(x: torch.Tensor) -> torch.Tensor:

@@ -30,9 +30,9 @@ from train.models.config import ModelConfig
 
 ONNX = "onnx:"  # the prefix of --run for a folder of ONNX files
 MANIFEST = "restorer.json"
-VERSION = 1  # increase this number when the meaning of restorer.json or of a value changes
-REFERENCES = "references"  # the name of the part that encodes the references
-SLOT_VALUES = ("present", "tokens")  # the values whose second dimension is K
+VERSION = 1  # Increase this number when the meaning of restorer.json or of a value changes.
+REFERENCES = "references"  # The name of the part that encodes the references.
+SLOT_VALUES = ("present", "tokens")  # The values whose second dimension is K.
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class Part:
     """Describes one ONNX file, `<name>.onnx`."""
 
     name: str
-    sha256: str  # the sha256 of the file, as hex
-    inputs: tuple[str, ...]  # the names of the values that the part reads
-    outputs: tuple[str, ...]  # the names of the values that the part writes
+    sha256: str  # The sha256 of the file, as hex.
+    inputs: tuple[str, ...]  # The names of the values that the part reads.
+    outputs: tuple[str, ...]  # The names of the values that the part writes.
     # The sha256 of `<name>.onnx.data`, which has the weights of a large part. None for a part without this file.
     data_sha256: str | None = None
 
@@ -57,10 +57,10 @@ class Manifest:
     """Holds the content of restorer.json."""
 
     model: ModelConfig
-    facts: Mapping[str, Any]  # see train/models/restorer.py
-    parts: tuple[Part, ...]  # in the order in which they run
+    facts: Mapping[str, Any]  # See train/models/restorer.py.
+    parts: tuple[Part, ...]  # In the order in which they run.
     opset: int
-    precision: str  # how the weights are stored, see train/export/precision.py
+    precision: str  # How the weights are stored, see train/export/precision.py.
     # The largest difference between the images of torch and of ONNX that the export measured, in 0..1.
     difference: float
 
