@@ -28,7 +28,7 @@ def get_file_name(backbone: str) -> str:
 
 
 def find_url(backbone: str) -> str:
-    """Returns the address of the weights of a backbone: the address that torchvision downloads from."""
+    """Returns the address from which torchvision downloads the weights of a backbone."""
     return f"https://download.pytorch.org/models/{get_file_name(backbone)}"
 
 

@@ -32,7 +32,7 @@ def decide_identity_loss(
 def describe_identity_loss(losses: Mapping[str, float], decision: Mapping[str, Any]) -> list[str]:
     """Returns a list with one notice if `decision` turns off losses of the recipe, otherwise an empty list.
 
-    `losses` and `decision` are an argument and the result of `decide_identity_loss`.
+    `losses` is an argument and `decision` the result of `decide_identity_loss`.
     """
     if decision["on"] or not any(name in losses for name in THROUGH_RECOGNIZER):
         return []

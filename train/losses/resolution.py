@@ -23,8 +23,8 @@ def limit_resolution(images: torch.Tensor, upsample: torch.Tensor, rows: torch.T
     """Returns images (B,C,S,S), each blurred to the resolution of a photo that was enlarged by the factor `upsample`
     (B,).
 
-    `rows` is the result of `find_enlarged(upsample)`. Without `rows`, the function computes it, which waits for the
-    device.
+    `rows` is the result of `find_enlarged(upsample)`. Without `rows`, the function computes it, and the CPU waits
+    for the device.
 
     Apply the function to the restored face and to its target. A loss between the two results then compares only the
     frequencies that the target really has. Let u be the factor. A pixel of the photo is an average over a square, which

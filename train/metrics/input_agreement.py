@@ -1,4 +1,4 @@
-"""Measures whether a restored face is consistent with the LQ image: whether a blur turns it into the LQ image again.
+"""Measures whether a restored face is consistent with the LQ image: whether a blur turns the face into this image.
 
 The metric needs no target and no knowledge of the degradation, so it also works for sets of real LQ images.
 """

@@ -12,11 +12,11 @@ from typing import Any
 from manifests.errors import BadInput
 from train.models.config import VreConfig
 
-VRE = "vre"  # This recipe trains OSDFace's visual representation embedder (VRE) and no restorer.
-IDM = "idm"  # This recipe trains a denoiser.
-TINY = "tiny"  # This base is a small UNet on a space-to-depth latent, trained from scratch without a download.
-STYLEGAN = "stylegan"  # This base is ReFine's generator, which has neither a UNet nor a latent.
-DIFFUSION = "diffusion"  # This base is a model in diffusers' layout, for example Stable Diffusion 2.1-base.
+VRE = "vre"  # Recipe `vre` trains OSDFace's visual representation embedder (VRE) and no restorer.
+IDM = "idm"  # Recipe `idm` trains a denoiser.
+TINY = "tiny"  # Base `tiny` is a small UNet on a space-to-depth latent, trained from scratch without a download.
+STYLEGAN = "stylegan"  # Base `stylegan` is ReFine's generator, which has neither a UNet nor a latent.
+DIFFUSION = "diffusion"  # Base `diffusion` is a model in diffusers' layout, for example Stable Diffusion 2.1-base.
 
 # The parts of a model that can condition the restoration step. A model contains only the parts that its recipe names.
 PARTS = (
@@ -71,8 +71,8 @@ class Recipe:
     refine_channels: int  # Base tiny: the number of channels of the refinement; 0 for no refinement.
     lora_rank: int  # Base diffusion: the rank of the adapters of the frozen UNet; their alpha is the same number.
     vre: VreConfig
-    # Base stylegan and discriminator stylegan: the largest number of channels of a level. In the base, it is also the
-    # length of a style.
+    # Base stylegan and discriminator stylegan: the largest number of channels of a level. In the base, this number is
+    # also the length of a style.
     channel_limit: int
     # References:
     reference_counts: tuple[int, ...]  # The number of references of each image is drawn from these numbers.
@@ -86,8 +86,8 @@ class Recipe:
     late_from: int
     # Whether the losses in OF_PIXELS ignore detail that an enlarged target cannot have (train/losses/resolution.py).
     limit_resolution: bool
-    # What the discriminator judges: "latent" latents and prompts, "image" patches of restored images, "stylegan" whole
-    # restored images, "dictionary" the reconstructions of recipe vre. "" means no discriminator.
+    # What the discriminator judges: "latent" for latents and prompts, "image" for patches of restored images,
+    # "stylegan" for whole restored images, "dictionary" for the reconstructions of recipe vre, "" for no discriminator.
     discriminator: str
     # Discriminator latent: if this number is not 0, the latents get noise for a random timestep from 0 to this number
     # minus 1.
@@ -125,7 +125,7 @@ class Recipe:
 # autoencoder during the association, and so do we. CRAFT's L1 loss has the weight 1 for images in -1..1. Our
 # `reconstruction` is for images in 0..1, so its weight is 2. CRAFT's perceptual loss has the weight 1 and compares
 # features of VGG19. We use LPIPS instead (ours). The weight of `gan` is .8 in CRAFT, after a warm-up that our training
-# does not have, and .01 in another re-implementation. We use .01.
+# does not have, and .01 in another report. We use .01.
 #
 # Recipe osdface takes the timestep 399, the VRE prompt, the LoRA rank 16 and its losses (MSE, EA-DISTS, identity, GAN)
 # from OSDFace's infer.py and from a figure of its authors. We have not seen OSDFace's own formulas, weights and
@@ -154,6 +154,7 @@ class Recipe:
 # Recipe idm trains a conditional denoiser without references. From the abstract of IDM (arXiv 2307.08996), we know that
 # a denoiser refines the face iteratively. Every choice and every number of recipe idm is ours. The timestep 999 is the
 # highest timestep of Stable Diffusion's schedule.
+
 # fmt: off
 _RECIPES = {
     #               preset            parts                              t    counts        wrong augm.

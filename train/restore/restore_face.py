@@ -179,8 +179,9 @@ def finish_face(plan: FacePlan, restored: np.ndarray, setup: RestoreSetup) -> tu
 def _needs_mesh(model: FaceRestorer) -> bool:
     """Returns whether the restorer can use only warped references (ReFineFIR).
 
-    ReFineFIR's code ends with an error if no landmarks are found on the photo or on the reference. A restorer that was
-    trained by Likeness uses a reference without a warp then, as in its training and in `evaluate`.
+    ReFineFIR's code ends with an error if no landmarks are found on the photo or on the reference. In this
+    case, a restorer that was trained by Likeness uses the reference without a warp, as in its training and in
+    `evaluate`.
     """
     return MESH in model.config.parts and "released" in model.facts
 

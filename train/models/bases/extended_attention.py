@@ -86,7 +86,7 @@ class Extension:
 
 
 class _Attention:
-    """Replaces diffusers' attention processor of one layer. It attends to the references too."""
+    """Replaces diffusers' attention processor of one layer. The new processor attends to the references too."""
 
     def __init__(self, adain: bool, reads_input: bool) -> None:
         self.adain, self.reads_input, self.keeps = adain, reads_input, False

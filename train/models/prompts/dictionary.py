@@ -5,7 +5,8 @@ LQ images. The HQ autoencoder trains for 50 epochs and the LQ autoencoder for 10
 both autoencoders train for 10 epochs with an association loss of weight 1.
 
 In this file, both autoencoders train together from the start, because a run has a single count of images seen. The
-association starts after 50/60 of the images, the HQ autoencoder's share of epochs without it (ours).
+association starts after 50/60 of the images (ours), because OSDFace's HQ autoencoder trains 50 of 60 epochs without the
+association.
 
 OSDFace's poster calls the association a "diagonal correlation". We have not seen OSDFace's formula. OSDFace's networks
 have the layout of DAEFR's networks, so we use DAEFR's formula (DAEFR/models/association_stage.py) with DAEFR's initial
@@ -42,7 +43,7 @@ IDLE = 320  # A code is restarted if no vector chose it during this number of im
 
 
 class Dictionary(nn.Module):
-    """Computes three losses of recipe `vre` from HQ and LQ faces. Without HQ faces, it restores the LQ faces.
+    """Computes three losses of recipe `vre` from HQ and LQ faces. Without HQ faces, the network restores the LQ faces.
 
     `facts` has the same keys as the facts of a Restorer. The association has a gradient after `association_from`
     images. If `freeze_hq` is True, the HQ autoencoder is no longer trained from then on.

@@ -96,7 +96,7 @@ class IdentityEmbedder(nn.Module):
 
     Part `identity` makes p_F, part `features` makes p_I, and part `vre` makes p_L. The prompt has only the tokens of
     the recipe's parts. The length of the prompt does not depend on the number of references, and the prompt does not
-    depend on their order.
+    depend on the order of the references.
     """
 
     def __init__(self, config: ModelConfig, prompt_dim: int) -> None:

@@ -164,7 +164,7 @@ def read_state(checkpoint: Mapping[str, Any], file: Path, text_encoder: nn.Modul
     """Returns the tensors of a checkpoint by name. Raises BadInput if the checkpoint has no state dict.
 
     As in the authors' code, the part `module`, which training on several GPUs adds, is removed from the names. After
-    version 5.0 of transformers, the names of a text encoder have no part `text_model`. It is then removed too.
+    version 5.0 of transformers, the names of a text encoder have no part `text_model`. This part is then removed too.
     """
     state = checkpoint.get("state_dict")
     if not isinstance(state, Mapping):

@@ -26,9 +26,8 @@ def read_pickled(file: Path, source: str) -> dict[str, Any]:
     """Returns the dict that torch.save wrote into a file.
 
     torch.load reads the file with weights_only=True, so the file may contain only tensors and plain Python values. The
-    class argparse.Namespace is allowed too, because some trainers save their options as a Namespace. `source` is the
-    words of the message that say which file to take. Raises BadInput if the file is missing or broken, or names another
-    class or function.
+    class argparse.Namespace is allowed too, because some trainers save their options as a Namespace. `source` names
+    the right file in the message. Raises BadInput if the file is missing or broken, or names another class or function.
     """
     if not file.is_file():
         raise BadInput(f"{file} does not exist: put {source} there.")
@@ -55,10 +54,10 @@ def load_tensors(
 ) -> None:
     """Loads the tensors of a file into a module, in place.
 
-    Tensors whose names end with a text of `optional` may be missing. `source` is the words of the message that say
-    which file to take. Raises BadInput if the file lacks other tensors or has unknown tensors. Raises BadInput also if
-    a tensor is not a dense array of real numbers on the CPU, has another shape, or contains NaN or infinity after the
-    conversion to the module's number type.
+    Tensors whose names end with a text of `optional` may be missing. `source` names the right file in the message.
+    Raises BadInput if the file lacks other tensors or has unknown tensors. Raises BadInput also if a tensor is not a
+    dense array of real numbers on the CPU, has another shape, or contains NaN or infinity after the conversion to the
+    module's number type.
     """
     own = module.state_dict()
     missing = [name for name in own if name not in tensors and not name.endswith(tuple(optional))]

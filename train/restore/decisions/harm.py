@@ -38,8 +38,8 @@ class HarmLimits:
     # The sharpness of the result must be at least this number times the sharpness of the input. A difference of 5% is
     # not visible.
     min_sharpness_ratio: float = 0.95
-    # The restoration must not lower the mean cosine to the references by more than this number. Of the results that are
-    # nearer to the true face than their input by dlib's recognizer, 95% stay within this limit.
+    # The restoration must not lower the mean cosine to the references by more than this number. We measured results
+    # with dlib's recognizer. Of the results that are nearer to the true face than their input, 95% keep this limit.
     max_identity_loss: float = 0.006
     # Without references, the cosine of result and input must be at least `same_person` plus this share of the way from
     # `same_person` to 1. The limit is not a fixed cosine, because each recognizer has its own scale.

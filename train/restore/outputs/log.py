@@ -3,12 +3,12 @@
 The log has a line for each photo that a call of `restore` tried to restore into the folder OUT. A line has the fields
 of PhotoOutcome (train/restore/decisions/outcomes.py) and these fields:
 
-- `source` is the absolute path of the photo.
-- `source_sha256` is the sha256 of the photo's file, or None if nothing was written or the file is gone. By this hash,
+`source` is the absolute path of the photo.
+`source_sha256` is the sha256 of the photo's file, or None if nothing was written or the file is gone. By this hash,
   `likeness review` finds the photo even if its file was moved or overwritten.
-- `place` is the path of the restored file inside OUT.
-- `settings` is a hash of the restorer, the references and the options.
-- `precision` is the number type in which the restorer computed: fp32 or bf16.
+`place` is the path of the restored file inside OUT.
+`settings` is a hash of the restorer, the references and the options.
+`precision` is the number type in which the restorer computed: fp32 or bf16.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ REFERENCE_PARTS = {"maps", "embedding", "extended", "identity", "features"}
 
 # A face with a lower sharpness counts as degraded: the recognizer may not recognize the person. We measured published
 # photos. All 37 references have a sharpness of .39 or more. Of 23 LQ photos with references, 5 have a sharpness below
-# .35. The recognizer did not match one of the 23 photos with its references, a photo with a sharpness of .13.
+# .35. One of the 23 photos was not matched with its references. Its sharpness is .13.
 DEGRADED_SHARPNESS = 0.35
 # A face with a lower sharpness cannot be recognized, not even after a restoration.
 ILLEGIBLE_SHARPNESS = 0.12

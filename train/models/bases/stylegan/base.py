@@ -28,7 +28,7 @@ class StyleganBase(nn.Module):
         """Returns the output of the generator as the clean latent x0, in the shape of z. The timestep has no effect.
 
         The generator reads a fixed number of references: the first references of each image. If an image has fewer,
-        they are repeated. If an image has none, black pictures take their place (ours).
+        its references are repeated. If an image has none, the generator reads black pictures (ours).
         """
         references, present = conditions.references, conditions.present
         assert references is not None and conditions.identity is not None
