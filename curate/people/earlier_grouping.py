@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from manifests.ledger.decisions.decision_log import Decision
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Membership
 from manifests.runtime.text import format_count
+from manifests.runtime.versions import code_version
 
 # A collection with fewer faces is always grouped again, because that takes only seconds (ours).
 LEAST_FACES = 20_000
@@ -25,8 +27,9 @@ LEAST_FACES = 20_000
 # a collection grows by 10%, the threshold rises by about .002.
 MOST_CHANGED = 0.1
 # The detail of the stage `group` has the key FULL_GROUPING. Its value has the number of faces and the rules of the last
-# full grouping, and the number of faces that are new or gone since then (CHANGED).
-FULL_GROUPING, CHANGED = "full_grouping", "changed"
+# full grouping, the version of Likeness that made it (VERSION), and the number of faces that are new or gone since then
+# (CHANGED).
+FULL_GROUPING, VERSION, CHANGED = "full_grouping", "version", "changed"
 LABELS = "labels_sha256"  # the name of the hash of the labels that the last grouping used
 
 
@@ -37,34 +40,43 @@ def read_earlier_grouping(
     memberships: Sequence[Membership],
     decisions: Sequence[Decision],
     labels: Mapping[str, str],
-) -> EarlierGrouping | None:
+) -> tuple[EarlierGrouping | None, str | None]:
     """Returns the last grouping of the faces `face_ids`, or None if all faces must be grouped again.
 
+    Also returns a notice that says why, if new faces could usually join the last grouping, but not now.
+
     `memberships` are the memberships of the last grouping. `labels` maps face_id -> label, if labels are truth.
-    All faces are grouped again in these cases: the collection is small, many faces are new or gone, the last grouping
-    had other rules or decisions, a label of an earlier face changed, the threshold was not calibrated, or `rules` allow
-    a person to appear twice in a photo.
+    There is no notice if all faces are grouped in any case: the collection is small or was never grouped, the threshold
+    was not calibrated, or `rules` allow a person to appear twice in a photo. There is a notice if many faces are new or
+    gone, if the last grouping had other rules or decisions, if another version made it, or if a label of an earlier
+    face changed.
     """
     detail = ledger.read_detail("group")
     full = detail.get(FULL_GROUPING)
-    if len(face_ids) < LEAST_FACES or full is None or full["rules"] != asdict(rules):
-        return None
-    if detail["evidence"] is None or rules.one_person_may_appear_twice:
-        return None
-    if detail[LAST_DECISION] != find_last_number(decisions):
-        return None
+    if len(face_ids) < LEAST_FACES or full is None or detail["evidence"] is None or rules.one_person_may_appear_twice:
+        return None, None
     row_of = {row.face_id: row for row in memberships}
-    if detail.get(LABELS) != hash_labels(labels, row_of.keys() & set(face_ids)):
-        return None
     known = [row_of.get(face) for face in face_ids]
     new = sum(row is None for row in known)
     gone = len(row_of) - (len(known) - new)
     changed = full.get(CHANGED, 0) + new + gone
-    if changed > MOST_CHANGED * full["faces"]:
-        return None
+    reason = None
+    if full["rules"] != asdict(rules):
+        reason = "an option of the grouping changed"
+    elif full.get(VERSION) != code_version():
+        reason = "another version of Likeness made the last grouping"
+    elif detail[LAST_DECISION] != find_last_number(decisions):
+        reason = "a decision was recorded after the last grouping"
+    elif detail.get(LABELS) != hash_labels(labels, row_of.keys() & set(face_ids)):
+        reason = "the label of an earlier face changed"
+    elif changed > MOST_CHANGED * full["faces"]:
+        share = f"more than {MOST_CHANGED:.0%} of the faces"
+        reason = f"{share} are new or gone since all faces were grouped the last time"
+    if reason is not None:
+        return None, f"All {format_count(len(face_ids), 'face')} were grouped again, because {reason}."
     people = {person: number for number, person in enumerate(sorted({row.identity_id for row in known if row}))}
     evidence = detail["evidence"]
-    return EarlierGrouping(
+    earlier = EarlierGrouping(
         groups=np.array([people[row.identity_id] if row else -1 for row in known], np.int64),
         confidence=np.array([row.confidence if row else 1.0 for row in known], np.float32),
         margin=np.array([row.margin if row else 2.0 for row in known], np.float32),
@@ -75,6 +87,12 @@ def read_earlier_grouping(
         recall=detail["neighbour_recall"],
         changed=changed,
     )
+    return earlier, None
+
+
+def describe_full_grouping(faces: int, rules: GroupRules) -> dict[str, Any]:
+    """Returns the value of FULL_GROUPING after a grouping of all `faces` faces."""
+    return {"faces": faces, "rules": asdict(rules), VERSION: code_version()}
 
 
 def hash_labels(labels: Mapping[str, str], face_ids: Iterable[str]) -> str:
@@ -83,7 +101,23 @@ def hash_labels(labels: Mapping[str, str], face_ids: Iterable[str]) -> str:
     return hashlib.sha256(json.dumps(of_faces, sort_keys=True).encode()).hexdigest()
 
 
-def describe_extension(earlier: EarlierGrouping) -> str:
-    """Returns a notice about new faces that join the people of the last grouping."""
-    new = format_count(int((earlier.groups < 0).sum()), "new face")
-    return f"{new} joined the people of the last grouping. `likeness curate --regroup` groups all faces again."
+def describe_extension(before: Sequence[Membership], after: Sequence[Membership]) -> list[str]:
+    """Returns a notice about the new faces that joined people of the last grouping, or an empty list.
+
+    `before` and `after` are the memberships of the last grouping and of the new grouping.
+    """
+    earlier = {row.face_id for row in before}
+    people = {row.identity_id for row in before}
+    new = [row.identity_id for row in after if row.face_id not in earlier]
+    if not new:
+        return []
+    joined = [person for person in new if person in people]
+    parts = []
+    if joined:
+        joining = format_count(len(joined), "new face")
+        parts.append(f"{joining} joined {format_count(len(set(joined)), 'person', 'people')} of the last grouping")
+    if others := len(new) - len(joined):
+        verb = "is" if others == 1 else "form"
+        form = format_count(len(set(new) - people), "new person", "new people")
+        parts.append(f"{format_count(others, 'new face')} {verb} {form}")
+    return [f"{', and '.join(parts)}. `likeness curate --regroup` groups all faces again."]

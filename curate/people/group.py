@@ -22,6 +22,7 @@ from curate.people.earlier_grouping import (
     FULL_GROUPING,
     LABELS,
     describe_extension,
+    describe_full_grouping,
     hash_labels,
     read_earlier_grouping,
 )
@@ -48,6 +49,8 @@ class GroupRows:
     identities: list[Identity]
     memberships: list[Membership]
     detail: dict[str, Any]  # the figures that the ledger stores for the stage: threshold, histogram, notices and others
+    # Why all faces were grouped, although new faces could usually join the people of the last grouping; None otherwise.
+    regrouping: str | None = None
 
 
 def group_faces(ledger: Ledger, config: CurateConfig, progress: Progress) -> None:
@@ -58,7 +61,10 @@ def group_faces(ledger: Ledger, config: CurateConfig, progress: Progress) -> Non
     decisions, batches = read_decisions(ledger), read_decision_batches(ledger)
     groups = compute_groups(ledger, ledger.read_rows(Face), decisions, config, progress, batches[:-1])
     rows: list[Record] = [*groups.identities, *groups.memberships]
-    ledger.record("group", "all", config.group, rows, replace=(Identity, Membership), detail=groups.detail)
+    detail = groups.detail
+    if groups.regrouping is not None:
+        detail = {**detail, "notices": [groups.regrouping, *detail["notices"]]}
+    ledger.record("group", "all", config.group, rows, replace=(Identity, Membership), detail=detail)
 
 
 def compute_groups(
@@ -98,7 +104,9 @@ def compute_groups(
     if followed:
         before = _follow(ledger, all_faces, before, decisions, followed, face_labels if labels_are_truth else {})
     true_labels = face_labels if labels_are_truth else {}
-    earlier = None if config.regroup else read_earlier_grouping(ledger, rules, face_ids, before, decisions, true_labels)
+    earlier, regrouping = None, None
+    if not config.regroup:
+        earlier, regrouping = read_earlier_grouping(ledger, rules, face_ids, before, decisions, true_labels)
 
     def group(pictures: Sequence[str]) -> Grouping:
         return group_embeddings(
@@ -121,7 +129,6 @@ def compute_groups(
         grouping = extend_grouping(
             vectors, earlier, pictures, links.must_links, links.cannot_links, worth=worth, is_main=is_main
         )
-        notices.append(describe_extension(earlier))
     collages = find_collages(vectors, grouping.labels, pictures, grouping.threshold)
     if collages and rules.one_person_may_appear_twice:
         grouping = group(
@@ -130,6 +137,8 @@ def compute_groups(
     identity_of = {row.face_id: row.identity_id for row in before}
     grouping = apply_decisions(vectors, grouping, links, [identity_of.get(face) for face in face_ids])
     identities, memberships = make_identities(face_ids, grouping, before, read_key(ledger), links, worth)
+    if earlier is not None:
+        notices += describe_extension(before, memberships)
     # Labels that are only hints are compared with the grouping.
     photo_of = {face.face_id: face.photo_id for face in faces}
     label_spread = {} if labels_are_truth else find_spread_labels(face_labels, memberships)
@@ -148,7 +157,7 @@ def compute_groups(
         "false_match_rate": grouping.false_match_rate,
         "histogram": count_cosines(vectors, grouping.labels),
         FULL_GROUPING: (
-            {"faces": len(face_ids), "rules": asdict(rules)}
+            describe_full_grouping(len(face_ids), rules)
             if earlier is None
             else ledger.read_detail("group")[FULL_GROUPING] | {CHANGED: earlier.changed}
         ),
@@ -169,7 +178,7 @@ def compute_groups(
         ],
     }
     progress("group", len(face_ids), len(face_ids))
-    return GroupRows(identities, memberships, detail)
+    return GroupRows(identities, memberships, detail, regrouping)
 
 
 def _follow(

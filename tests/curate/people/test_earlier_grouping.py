@@ -9,10 +9,14 @@ import curate.people.earlier_grouping
 import curate.people.group
 from curate.config import GroupRules
 from curate.decisions.decide import decide
+from curate.decisions.record import make_rows
 from curate.people.clustering.group_embeddings import Grouping, group_embeddings
 from curate.people.clustering.threshold import Evidence
+from curate.run.summary import Summary
+from manifests.ledger.decisions.decision_log import read_decisions
+from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Identity, Membership
-from tests.doubles.curation import album, curated, curated_album, install, rows
+from tests.doubles.curation import album, curated, curated_album, install, photo, rows, save
 
 
 @pytest.fixture
@@ -47,22 +51,58 @@ def test_a_few_new_faces_join_people_and_regroup_gives_the_same_people(tmp_path,
     curated(photos, dataset, regroup=True)
     calls.clear()
     album(photos, people=4, each=4)
-    notices = curated(photos, dataset).notices
-    assert calls == [] and any(notice.startswith("4 new faces joined the people") for notice in notices)
+    assert "4 new faces joined 4 people of the last grouping. `likeness curate --regroup`" in read_notices(
+        curated(photos, dataset)
+    )
+    assert calls == []
     extended = read_people(dataset)
     assert before.items() < extended.items() and set(extended.values()) == set(before.values()) and len(extended) == 16
     assert [row.name for row in rows(dataset, Identity) if row.identity_id == person] == ["Ann"]
-    curated(photos, dataset, regroup=True)
+    assert "the last grouping" not in read_notices(curated(photos, dataset))  # no face is new
+    assert "All " not in read_notices(curated(photos, dataset, regroup=True))  # the user knows why
     assert calls == [16] and read_people(dataset) == extended
+    calls.clear()
+    album(photos, people=5, each=1)
+    assert "1 new face is 1 new person. `likeness" in read_notices(curated(photos, dataset))
+    save(photos / "first.png", photo([1], 9))
+    save(photos / "stranger.png", photo([5], 9))
+    assert "1 new face joined 1 person of the last grouping, and 1 new face is 1 new person. " in read_notices(
+        curated(photos, dataset)
+    )
+    assert calls == []
 
 
-def test_other_rules_and_many_new_faces_group_all_faces_again(tmp_path, calls):
+def read_notices(summary: Summary) -> str:
+    return "\n".join(summary.notices)
+
+
+def test_other_rules_many_new_faces_and_another_version_group_all_faces_again(tmp_path, calls, monkeypatch):
     photos, dataset = curated_album(tmp_path, people=2, each=3)
     calls.clear()
-    curated(photos, dataset, group=GroupRules(neighbours=16))
+    rules = GroupRules(neighbours=16)
+    assert "All 6 faces were grouped again, because an option of the grouping changed." in read_notices(
+        curated(photos, dataset, group=rules)
+    )
     album(photos, people=2, each=7)
-    curated(photos, dataset, group=GroupRules(neighbours=16))
-    assert calls == [6, 14]
+    assert "All 14 faces were grouped again, because more than 50% of the faces are new or gone" in read_notices(
+        curated(photos, dataset, group=rules)
+    )
+    monkeypatch.setattr(curate.people.earlier_grouping, "code_version", lambda: "another version")
+    assert "because another version of Likeness made the last grouping." in read_notices(
+        curated(photos, dataset, group=rules)
+    )
+    assert calls == [6, 14, 14]
+
+
+def test_a_decision_groups_all_faces_again_and_only_curate_says_so(tmp_path, calls):
+    photos, dataset = curated_album(tmp_path, people=2, each=3)
+    calls.clear()
+    decision = [{"kind": "split", "faces": [rows(dataset, Membership)[0].face_id]}]
+    assert "grouped again" not in "\n".join(decide(dataset, decision).notices)
+    with Ledger.open(dataset, write=True) as ledger:
+        ledger.record("decide", "all", {}, make_rows([replace(read_decisions(ledger)[0], number=2)]))
+    assert "because a decision was recorded after the last grouping." in read_notices(curated(photos, dataset))
+    assert calls == [6, 6]
 
 
 def test_many_small_changes_together_group_all_faces_again(tmp_path, calls):
@@ -93,5 +133,5 @@ def test_a_changed_label_groups_all_faces_again_and_a_new_label_does_not(tmp_pat
     curated(photos, dataset, labels=str(table))
     assert calls == []
     label(person0_1="other")
-    curated(photos, dataset, labels=str(table))
+    assert "because the label of an earlier face changed." in read_notices(curated(photos, dataset, labels=str(table)))
     assert calls == [8]
