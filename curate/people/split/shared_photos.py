@@ -63,8 +63,9 @@ def find_shared_photos(faces: Iterable[Face], unit_of: Mapping[str, str], units:
                 inside[face.photo_id].add(face.face_id)
     photos: list[SharedPhoto] = []
     of_unit: dict[str, list[int]] = defaultdict(list)
+    units = set(units)
     for photo in sorted(shown):
-        present = tuple(sorted({unit_of[face] for face in shown[photo]} & set(units)))
+        present = tuple(sorted({unit_of[face] for face in shown[photo]} & units))
         if len(present) > 1:
             for unit in present:
                 of_unit[unit].append(len(photos))
@@ -189,6 +190,8 @@ def _find_part(
     part would lose too many of its own faces.
     """
     part, best = [seed], _Part((math.inf, 0, 0.0), (), 0)
+    ties: Counter[str] = Counter()  # unit -> number of faces in the photos that the unit shares with the part
+    places: set[int] = set()  # the shared photos of the part
     while True:
         losses = count_new_losses(part, split, split_of, shared)
         key = (losses / min(len(part), wanted), len(part), hash_unit(seed))
@@ -196,15 +199,14 @@ def _find_part(
             best = _Part(key, tuple(part), losses)
         if len(part) >= max_units or losses <= 0:
             return best
-        ties: Counter[str] = Counter()  # unit -> number of faces in the photos that the unit shares with the part
-        for place in {place for unit in part for place in shared.of_unit[unit]}:
-            photo = shared.photos[place]
-            ties.update(dict.fromkeys((unit for unit in photo.units if unit in staying), photo.faces))
-        for unit in part:
-            ties.pop(unit, None)
-        if not ties:
+        for place in shared.of_unit[part[-1]]:
+            if place not in places:
+                photo = shared.photos[place]
+                ties.update(dict.fromkeys((unit for unit in photo.units if unit in staying), photo.faces))
+                places.add(place)
+        if not (others := ties.keys() - part):
             return best
-        part.append(min(ties, key=lambda unit: (shared.shared_faces[unit] - 2 * ties[unit], unit)))
+        part.append(min(others, key=lambda unit: (shared.shared_faces[unit] - 2 * ties[unit], unit)))
 
 
 def _keeps_faces(part: Sequence[str], split: str, split_of: Mapping[str, str], shared: SharedPhotos) -> bool:
