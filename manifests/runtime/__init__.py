@@ -1,1 +1,1 @@
-"""Contains code that every command needs: files, archives, worker processes, progress, logs, options and versions."""
+"""Code that many commands need: files, archives, worker processes, progress, logs, options and versions."""

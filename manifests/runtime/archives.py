@@ -1,9 +1,8 @@
 """Reads photos from archives in the formats zip and tar. A tar file may be compressed with gzip, bzip2 or xz.
 
-Members are read into memory one by one, and no archive is unpacked to disk. The name of a member is only a label in the
-member's row, and no path is made from the name. A problem of a member becomes the reason in the member's row. A problem
-of a whole archive becomes the reason in the archive's row. Archives are read in worker processes (workers.py), so an
-archive that crashes a library ends only a worker process.
+Members are read into memory one by one, and no archive is unpacked to disk. No path is made from the name of a member.
+The ledger has a row for each archive and for each member. A problem becomes the reason in the row. Archives are read in
+worker processes (workers.py), so an archive that crashes a library ends only a worker process.
 """
 
 from __future__ import annotations
@@ -27,16 +26,14 @@ from manifests.runtime.uris import parse_member_uri, path_of
 from manifests.runtime.workers import restart_timer
 from manifests.stores.store_path import StorePath
 
-# We chose the four limits below. Compression hardly makes a photo smaller. If the members together have more than 1 GiB
-# plus 100 times the bytes of the archive, the archive cannot contain only photos.
-MAX_MEMBER_BYTES = (
-    2**28
-)  # The largest size of one member in bytes. The limit exists because a member is read into memory.
-MAX_MEMBERS = 250_000  # If an archive has more members, the rest is not read, and the archive's reason is TOO_MANY.
-MAX_GROWTH = 100  # The largest total size of all members, in bytes for each byte of the archive.
-MAX_GROWTH_BYTES = 2**30  # All members together may have MAX_GROWTH * the archive's size + this number.
+# We chose these four limits. Members are read into memory. Compression hardly makes a photo smaller, so the members of
+# an archive of photos together have at most MAX_GROWTH times the bytes of the archive, plus MAX_GROWTH_BYTES.
+MAX_MEMBER_BYTES = 2**28
+MAX_MEMBERS = 250_000  # Further members are not read, and the reason of the archive is TOO_MANY.
+MAX_GROWTH = 100
+MAX_GROWTH_BYTES = 2**30
 
-_SKIP_BYTES = 2**24  # number of bytes that are decompressed at a time to skip a member
+_SKIP_BYTES = 2**24  # A skip in a compressed file decompresses this many bytes at a time.
 
 ARCHIVE, NESTED = "archive", "nested_archive"
 TRUNCATED, BROKEN, BOMB, TOO_MANY = "truncated", "broken_archive", "archive_bomb", "too_many_members"
@@ -80,21 +77,21 @@ class Member:
 class Entry:
     """The name, size and type of a member, as the archive states them."""
 
-    name: bytes  # May contain any bytes.
-    size: int  # Bytes.
+    name: bytes  # The name may contain any bytes.
+    size: int  # The size in bytes.
     reason: str | None  # The reason why the member is not read, or None if the member is read.
     folder: bool = False
 
 
 def is_archive(head: bytes) -> bool:
-    """Returns whether a file with these first 512 bytes is treated as an archive. The file's name does not matter."""
+    """Returns whether a file counts as an archive. `head` are the first 512 bytes of the file."""
     return head.startswith((b"PK\x03\x04", b"PK\x05\x06", *_DECOMPRESSORS)) or head[257:262] == b"ustar"
 
 
 def count_members(archive: Path) -> tuple[int, str]:
-    """Returns the number of an archive's members, and the reason for the archive's own row.
+    """Returns the number of members of an archive, and the reason for the row of the archive.
 
-    The reason is ARCHIVE if all members were counted. If the count stopped early, the reason tells the cause. Raises
+    The reason is ARCHIVE if all members were counted. Otherwise, the reason says why the count stopped. Raises
     ArchiveError if the file is not an archive. Raises OSError if the file cannot be opened.
     """
     file = _open(archive)
@@ -136,8 +133,8 @@ def read_entry(member: Member) -> Entry:
 def read_member(member: Member) -> bytes:
     """Returns the bytes of a member. The member must not be a folder.
 
-    Raises ArchiveError if the member must not be read, or if the member's data is damaged. Raises OSError if the
-    archive cannot be opened.
+    Raises ArchiveError if the member must not be read, or if its data is damaged. Raises OSError if the archive cannot
+    be opened.
     """
     reason = read_entry(member).reason
     if reason is not None:
@@ -161,7 +158,7 @@ def read_bytes(uri: str) -> bytes:
 
 
 def _translate_errors(member: Member, work: Callable[[Any], Any]) -> Any:
-    """Opens the archive of a member, and returns the result of `work`. Errors of libraries become an ArchiveError."""
+    """Returns `work(archive)` for the archive of a member. Errors of libraries become an ArchiveError."""
     file = _open(member.archive)
     try:
         return work(file)
@@ -173,14 +170,14 @@ def _translate_errors(member: Member, work: Callable[[Any], Any]) -> Any:
         raise ArchiveError("broken_member") from None
 
 
-# The archive that was read last stays open, because the next read is usually in the same archive. The dict of open
-# archives has at most one entry. The key is (path, size, mtime, ctime), and the value is the open archive.
+# The archive that was read last stays open, because the next read is usually in the same archive. The dict has at most
+# one item. It maps (path, size, mtime, ctime) to the open archive.
 _open_archive: dict[tuple[Path, int, int, int], _Zip | _Tar] = {}
 
 
 def _open(archive: Path) -> _Zip | _Tar:
     if isinstance(archive, StorePath) and archive.facts is None:
-        # The path comes from the ledger, so the hash of the photo shows whether the archive has changed.
+        # This path comes from the ledger. The hash of the photo will show whether the archive in the store has changed.
         for (path, *_), open_archive in _open_archive.items():
             if path == archive:
                 return open_archive
@@ -211,16 +208,16 @@ def close_archive() -> None:
 
 
 def _is_unsafe(name: bytes) -> bool:
-    """Returns whether a program that unpacks this member could write outside its folder, or to a device."""
+    """Returns whether a program that unpacks a member with this name could write outside its folder, or to a device."""
     parts = re.split(rb"[/\\]", name)
     odd = not name or b"\0" in name or name[:1] in b"/\\" or re.match(rb"[A-Za-z]:", name) is not None
     return odd or b".." in parts or any(_DEVICE.match(part) for part in parts)
 
 
 def _check_name(name: bytes, size: int, names: set[bytes]) -> str | None:
-    """Returns the problem with the name or the size of a member. Adds the member's name to the set `names`.
+    """Returns the problem with the name or the size of a member, or None.
 
-    Returns None if there is no problem.
+    Adds the name to `names`, the names so far.
     """
     if _is_unsafe(name):
         return "unsafe_name"
@@ -231,7 +228,7 @@ def _check_name(name: bytes, size: int, names: set[bytes]) -> str | None:
 
 
 class _Zip:
-    """An open zip file. The list of the members is in memory."""
+    """An open zip file. The list of its members is in memory."""
 
     def __init__(self, file: IO[bytes]) -> None:
         size = os.fstat(file.fileno()).st_size
@@ -250,9 +247,9 @@ class _Zip:
         self.entry_list = [self._make_entry(info, names) for info in self.members]
 
     def _make_entry(self, info: zipfile.ZipInfo, names: set[bytes]) -> Entry:
-        # orig_filename is the whole name of the member; ZipInfo.filename is cut at the first NUL
+        # orig_filename is the whole name of the member, but ZipInfo.filename ends before the first NUL
         name = info.orig_filename.encode("utf-8" if info.flag_bits & 0x800 else "cp437")
-        kind = info.external_attr >> 28 if info.create_system == 3 else 8  # file type: 8 is a file, 10 a symbolic link
+        kind = info.external_attr >> 28 if info.create_system == 3 else 8  # 8 is a file, and 10 is a symbolic link
         reason = _check_name(name, info.file_size, names)
         if kind == 10:
             reason = "link_member"
@@ -263,13 +260,13 @@ class _Zip:
         return Entry(name, info.file_size, reason, folder=reason is None and name.endswith(b"/"))
 
     def _find_overlaps(self) -> set[int]:
-        """Returns the offsets of members that share bytes with another member. In a zip bomb, members share bytes."""
+        """Returns the offsets of the members that share bytes with another member, as the members of a zip bomb do."""
         overlaps: set[int] = set()
         end, last = 0, -1
         for info in sorted(self.members, key=lambda info: info.header_offset):
             if info.header_offset < end:
                 overlaps |= {last, info.header_offset}
-            # the smallest possible end of a member: the local header has 30 bytes; name and extra field are not counted
+            # the member ends here or later, because its header has at least 30 bytes
             ends = info.header_offset + 30 + info.compress_size
             if ends >= end:
                 end, last = ends, info.header_offset
@@ -299,8 +296,7 @@ class _Zip:
 
 
 class _Tar:
-    """An open tar file, which can only be read forwards. To read an earlier member, reading starts again at the first
-    member."""
+    """An open tar file, which is only read forwards. To read an earlier member, it is read again from its beginning."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file, size = file, os.fstat(file.fileno()).st_size
@@ -318,21 +314,21 @@ class _Tar:
         self.file.seek(0)
         self.bytes = _ForwardFile(self.file if self.decompress is None else self.decompress(self.file), self.limit)
         self.at, self.names = -1, set[bytes]()
-        fileobj: Any = self.bytes  # a _ForwardFile has only the methods that tarfile calls
+        fileobj: Any = self.bytes  # tarfile calls only the methods that a _ForwardFile has
         try:
             self.tar = tarfile.TarFile(fileobj=fileobj, encoding="utf-8", errors="surrogateescape")
         except (EOFError, *_READ_ERRORS):
             self.close()
-            # a compressed file without a tar archive inside can be any kind of file
+            # a compressed file that does not contain a tar archive may be any kind of file
             raise ArchiveError("not_an_image" if self.decompress is not None else BROKEN) from None
 
     def _next(self) -> Entry | None:
         restart_timer()
         self.info = self.tar.next()
-        vars(self.tar)["members"].clear()  # keeps tarfile from holding every member in memory
+        vars(self.tar)["members"].clear()  # otherwise, tarfile would hold all members in memory
         if self.info is None:
             if self.bytes.last.strip(b"\0") or len(self.bytes.last) < tarfile.BLOCKSIZE:
-                raise EOFError  # a tar archive ends with a block of zeros
+                raise EOFError  # a complete tar archive ends with a block of zeros
             return None
         self.at += 1
         name, info = self.info.name.encode("utf-8", "surrogateescape"), self.info
@@ -369,9 +365,9 @@ class _Tar:
 
 
 class _ForwardFile:
-    """A file that is only read forwards, and that keeps the bytes of the last read in `last`.
+    """A file that is only read forwards. `last` has the bytes of the last read.
 
-    Only a compressed file has a `limit`. A skip to a place after `limit` bytes raises ArchiveError.
+    Only a compressed file has a `limit` in bytes. A skip to a place after the limit raises ArchiveError.
     """
 
     def __init__(self, file: Any, limit: int | None) -> None:

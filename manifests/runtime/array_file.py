@@ -1,4 +1,4 @@
-"""Writes an array as an .npy file, a few rows at a time, so that the array may be larger than memory."""
+"""Writes an array as an .npy file. The rows are added in small steps, so the array may be larger than memory."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 class ArrayFile:
     """An .npy file to which rows are added. Use an ArrayFile as a context manager.
 
-    `row_shape` is the shape of one row. The number of rows is written into the header at the end. The file is no memory
-    map, because a full disk would then kill the process without a message.
+    `row_shape` is the shape of one row. At the end, the number of rows is written into the header. The file is not a
+    memory map, because with a memory map a full disk would kill the process without a message.
     """
 
     def __init__(self, path: Path, dtype: np.typing.DTypeLike, row_shape: tuple[int, ...]) -> None:
@@ -29,8 +29,9 @@ class ArrayFile:
         self.rows += len(rows)
 
     def _write_header(self) -> int:
-        """Writes the header at the start of the file, and returns its size in bytes. The size never changes, because
-        numpy leaves space for a larger number of rows."""
+        """Writes the header at the start of the file, and returns its size in bytes.
+
+        The size never changes, because numpy leaves space for a larger number of rows."""
         self._file.seek(0)
         facts = {"descr": self._dtype.str, "fortran_order": False, "shape": (self.rows, *self._row_shape)}
         np.lib.format.write_array_header_1_0(self._file, facts)

@@ -17,17 +17,17 @@ from typing import Any
 from manifests.errors import FolderBusy
 from manifests.stores.store_path import StorePath
 
-# numpy raises these errors for an .npy file that is missing, cut short or changed (TokenError for a broken header)
+# numpy raises these errors for an .npy file that is missing, incomplete or changed (TokenError for a broken header)
 ARRAY_ERRORS = (OSError, ValueError, EOFError, OverflowError, MemoryError, TokenError)
 LOCK = ".lock"
 
-_TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp")  # `write_atomically` names its files .<name>.<process id>.tmp
+_TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp")  # `write_atomically` names its temporary files .<name>.<process id>.tmp
 
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a temporary file beside `path`, flush it to disk, and rename it to `path`.
 
-    A reader sees either the whole file or no file. Missing folders are created. A file in a store is written with one
+    A reader sees the old file or the whole new file. Missing folders are created. A file in a store is written with one
     request.
     """
     if isinstance(path, StorePath):
@@ -42,7 +42,7 @@ def write_atomically(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        if error.errno and error.filename is None:  # if the disk is full, the error of `write` does not name the file
+        if error.errno and error.filename is None:  # the error of `write` for a full disk does not name the file
             error.filename = str(path)
         raise
     finally:
@@ -51,7 +51,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def find_blocking_file(path: Path) -> Path | None:
-    """Returns the file because of which no folder can be made at `path`, or None if a folder can be made.
+    """Returns the file that stands in the way of a folder at `path`, or None if a folder can be made there.
 
     The file is `path` itself or one of its parents.
     """
@@ -65,10 +65,10 @@ def find_blocking_file(path: Path) -> Path | None:
 
 
 def remove_temporary_files(folder: Path, recursive: bool = True, shared: bool = False) -> None:
-    """Remove the half-written files that killed processes left in `folder`.
+    """Remove the temporary files that killed processes left in `folder`, and in its subfolders if `recursive` is true.
 
-    If `recursive`, the subfolders are cleaned too. Use `shared` if other processes may be writing into the folder. With
-    `shared`, the files of processes that still run on this machine are not removed. A store has no half-written files.
+    Pass `shared` if other processes may be writing into the folder. The files of processes that still run on this
+    machine then stay. A store has no temporary files.
     """
     if isinstance(folder, StorePath):
         return
@@ -79,9 +79,9 @@ def remove_temporary_files(folder: Path, recursive: bool = True, shared: bool = 
 
 
 def _is_other_process(number: int) -> bool:
-    """Returns whether another process with this number runs.
+    """Returns whether another process with this id runs.
 
-    If `number` is the number of the current process, returns False: an earlier process with this number wrote the file.
+    Returns False for the id of this process. A temporary file with this id is from an earlier process.
     """
     if number == os.getpid():
         return False
@@ -98,9 +98,9 @@ def _is_other_process(number: int) -> bool:
 def lock_folder(folder: Path, lock: str = LOCK) -> Iterator[None]:
     """Hold a lock, so that no other process writes into `folder`. Raises FolderBusy if another process holds the lock.
 
-    A missing folder is created. A folder that this function created is removed if the folder is still empty at the end.
-    The lock is the kernel's lock on FOLDER/.lock, so the lock ends when its process ends or is killed. On a file system
-    without locks, and in a store, two processes can write into the folder at the same time.
+    A missing folder is created. If it is still empty at the end, it is removed. The lock is the kernel's lock on
+    FOLDER/.lock, so it ends when the process ends or is killed. In a store, and on a file system without locks, two
+    processes can write into the folder at the same time.
     """
     if isinstance(folder, StorePath):
         yield
@@ -117,7 +117,7 @@ def lock_folder(folder: Path, lock: str = LOCK) -> Iterator[None]:
     finally:
         (folder / lock).unlink(missing_ok=True)
         os.close(file)
-        with contextlib.suppress(OSError):  # a folder that is not empty stays
+        with contextlib.suppress(OSError):  # a folder that is not empty is not removed
             for path in new_folders:
                 path.rmdir()
 
@@ -136,8 +136,8 @@ def _lock(path: Path) -> int | None:
             return None
         except OSError:
             return file
-        # A process removes the lock file when it releases the lock. The file may have been removed between our `open`
-        # and our `flock`. If the file that we locked is no longer at `path`, we try again.
+        # Another process removes the lock file when it releases the lock. This can happen between `open` and `flock`.
+        # If the locked file is no longer at `path`, the loop tries again.
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(file), path.stat()):
                 return file
@@ -145,18 +145,18 @@ def _lock(path: Path) -> int | None:
 
 
 def sha256_bytes(data: bytes) -> str:
-    """Returns the sha256 of these bytes as 64 hex digits."""
+    """Returns the sha256 of `data` as 64 hex digits."""
     return hashlib.sha256(data).hexdigest()
 
 
 def sha256_file(path: Path) -> str:
-    """Returns the sha256 of a file's bytes as 64 hex digits."""
+    """Returns the sha256 of the bytes of a file as 64 hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def hash_config(config: Any) -> str:
-    """Returns the sha256 of settings, which are written as JSON with sorted keys. Equal settings have equal hashes."""
+    """Returns the sha256 of `config`, written as JSON with sorted keys. The same settings always have the same hash."""
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         config = dataclasses.asdict(config)
     return sha256_bytes(json.dumps(config, sort_keys=True, default=str).encode())

@@ -1,9 +1,9 @@
 """Defines the arguments and options of all commands.
 
-Each argument and each option comes from one of the two tables in this file.
+Each argument and each option comes from one of the two tables in this file. docs/commands.md shows both tables to
+users.
 
-An option has the same name, the same kind of value and the same meaning in every command. The page docs/commands.md
-shows both tables to users.
+An option has the same name, the same kind of value and the same meaning in every command.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ARGUMENTS = {
     "DATASET|SNAPSHOT": "The folder of a dataset, or of a snapshot of a dataset",
     "PHOTOS...": "Photos and folders of photos",
     "IMAGE": "An image file",
-    "IMAGES": "A folder of images; its subfolders are read too",
+    "IMAGES": "A folder of images, which may have subfolders",
     "SOURCE": "The folder of the published images, or one CSV file",
     "PUBLISHED": "The folder of a published test set",
     "PHOTO": "The path or name of a photo, or the first characters of the id of a photo, face or person",
@@ -44,7 +44,7 @@ ARGUMENTS = {
 # This table maps an option to its metavar and its meaning. The metavar of a switch is empty, because a switch has no
 # value.
 FLAGS = {
-    # options that most commands have
+    # options of most commands
     "--out": ("PATH", "The file or folder to write to"),
     "--dry-run": ("", "Print what the command would do, and write nothing"),
     "--json": ("", "Print only JSON"),
@@ -90,7 +90,7 @@ FLAGS = {
     "--min-face": ("PIXELS", "The smallest distance between the eyes of the faces to look for in large photos"),
     "--labels": (
         "LABELS",
-        "The source of labels: folder, FILE.csv, hint, hint:FILE.csv or metadata; the last three change no groups",
+        "The source of labels: folder, FILE.csv, hint, hint:FILE.csv or metadata; hints and metadata change no groups",
     ),
     "--same-person": (
         "COSINE",
@@ -137,7 +137,7 @@ FLAGS = {
     "--preset": ("PRESET", "The degradation: a preset of docs/degrade.md, or a .toml or .json file"),
     "--size": ("PIXELS", "The size of the images before the degradation"),
     "--replay": ("FILE", "The file theta.jsonl of a frozen set; the command makes the same bytes again"),
-    "--columns": ("N", "The number of degradations of each preset"),
+    "--columns": ("N", "The number of degraded images for each preset"),
     # training
     "--recipe": ("RECIPE", "The recipe: a name of docs/recipes.md, a .toml file, or the folder of a run or checkpoint"),
     "--show-recipe": ("", "Print the recipe as TOML with all values, and train nothing"),
@@ -163,7 +163,7 @@ FLAGS = {
     "--base-model": ("FOLDER", "The folder of a diffusion model in the layout of the diffusers library"),
     "--vre": ("RUN", "The folder of a training run of the recipe vre, whose model the new training uses"),
     "--weights": ("FOLDER", "The folder that contains the weights of the networks for losses and metrics"),
-    "--start": ("FOLDER", "The folder with StyleGAN2's weights, from which recipe refine starts"),
+    "--start": ("FOLDER", "The folder with StyleGAN2's weights, from which the recipe refine starts"),
     "--steps": (
         "N",
         "The number of sampling steps of a restoration, from 1 to 50; only a denoiser takes more than 1 (recipe idm)",
@@ -198,7 +198,7 @@ FLAGS = {
         ".pth file of BasicSR",
     ),
     "--fid-convention": ("NAME", "How FID resizes images: torch-fidelity, pytorch-fid or clean-fid"),
-    "--crop-border": ("PIXELS", "PSNR and SSIM cut off this number of pixels at each side of an image"),
+    "--crop-border": ("PIXELS", "The number of pixels that PSNR and SSIM leave out at each side of an image"),
     "--all-systems": ("", "Also compare results without references, and with fewer or wrong references"),
     "--slices": (
         "COLUMNS",
@@ -233,12 +233,12 @@ FLAGS = {
     "--with-images": ("", "Also write the images"),
     "--with-embeddings": ("", "Also write the embeddings of the faces; embeddings are biometric data"),
 }
-# --out has one of these metavars
+# the metavars of --out
 RESULTS = ("DATASET", "RUN", "LQ", "BENCH", "FOLDER", "SHEET.png", "FILE.npz")
 
 
 def argument(metavar: str, more: str = "", **settings: Any) -> Any:
-    """Returns the Typer argument for a metavar. The help shows `more` after the meaning of the argument."""
+    """Returns the Typer argument with a metavar. The help shows the meaning of the argument, and then `more`."""
     return typer.Argument(metavar=metavar, help=f"{ARGUMENTS[metavar]}{more}.", **settings)
 
 
@@ -256,10 +256,10 @@ def flag(
 ) -> Any:
     """Returns the Typer option with this name.
 
-    The help shows `more` after the meaning of the option. If the option's default is None, the help shows the text
-    `default` instead. A number below `low` or above `high` is a usage error. `repeat` marks an option that takes a
-    list. `panel` is the title of the group that shows the option in the help. `parser` makes the value from the
-    text of the user.
+    The help shows the meaning of the option, and then `more`. If the default is None, the help shows the text `default`
+    as the default. A number below `low` or above `high` is a usage error. `repeat` is true for an option that may be
+    repeated. `panel` is the title of the group in which the help shows the option. `parser` converts the text of the
+    user to the value.
     """
     usual, meaning = FLAGS[spelling]
     return typer.Option(
@@ -274,7 +274,7 @@ def flag(
 
 
 def _range_check(low: float | None, high: float | None) -> Callable[[float | None], float | None]:
-    # Typer's `min` and `max` would print the range of a seed as 0<=x<=9223372036854775807
+    # with `min` and `max`, Typer would print the range of a seed as 0<=x<=9223372036854775807
     def check(value: float | None) -> float | None:
         if value is not None and low is not None and value < low:
             raise typer.BadParameter(f"{value} is too small: give {low} or more.")

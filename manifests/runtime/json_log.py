@@ -1,4 +1,4 @@
-"""Writes the JSON log: with `--log-json`, each event is one JSON object on a line of standard error.
+"""Writes the JSON log. With `--log-json`, each event is a line on standard error that contains one JSON object.
 
 Every line has the fields `time` (UTC, ISO 8601), `level`, `event` and `pid`. The page docs/operations.md lists the
 events and their fields.
@@ -18,7 +18,7 @@ _LOGGER = logging.getLogger("likeness")
 
 class _JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        fields = getattr(record, "fields", {"message": record.getMessage()})  # a library's warning has no fields
+        fields = getattr(record, "fields", {"message": record.getMessage()})  # a warning of a library has no fields
         line = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -30,7 +30,7 @@ class _JsonLines(logging.Formatter):
 
 
 def _hide(value: Any) -> Any:
-    """Returns a value without the secrets of addresses in its texts."""
+    """Returns a value whose texts contain no secrets of addresses."""
     if isinstance(value, str):
         return hide_secrets(value)
     if isinstance(value, dict):
@@ -49,7 +49,7 @@ def log_as_json(stream: TextIO) -> None:
 
 
 def is_logging() -> bool:
-    """Returns whether events are written, which is true after a call of `log_as_json`."""
+    """Returns whether this process writes the JSON log, which is true after a call of `log_as_json`."""
     return bool(_LOGGER.handlers)
 
 

@@ -1,4 +1,4 @@
-"""Shows the progress of a command on standard error: as a bar for each stage, or as lines of the JSON log."""
+"""Shows the progress of a command on standard error, with a bar for each stage or with lines of the JSON log."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from manifests.runtime.json_log import is_logging, log
 
-# the arguments are the name of the stage, the number of finished units, and the number of all units
+# a function with the arguments: name of the stage, number of finished units, number of all units
 Progress = Callable[[str, int, int], None]
 
 LOG_EVERY = 10.0  # seconds between two log lines of the same stage (ours)
@@ -16,11 +16,10 @@ LOG_EVERY = 10.0  # seconds between two log lines of the same stage (ours)
 
 @contextmanager
 def show_progress(unit: str, quiet: bool = False) -> Iterator[Progress]:
-    """Yields a function that takes (stage, done, total), and shows one progress bar for each stage.
+    """Yields a function of type Progress, which shows a progress bar for each stage.
 
-    With `--log-json`, the function writes log lines instead of a bar. The log has a line for the first call of a stage,
-    for the last call, and for one call every LOG_EVERY seconds. `unit` is the name of the counted things, such as
-    photos.
+    With `--log-json`, the function writes lines of the log instead: for the first call of a stage, for the last call,
+    and for one call every LOG_EVERY seconds. `unit` is the plural name of the counted things, such as photos.
     """
     if is_logging():
         yield _make_logger(unit)
@@ -48,7 +47,7 @@ def show_progress(unit: str, quiet: bool = False) -> Iterator[Progress]:
 
 
 def _make_logger(unit: str) -> Progress:
-    # maps a stage to the time of its first call, and to the number of units that were finished at that time
+    # maps a stage to the time of its first call, and to the number of units that were already finished then
     first_calls: dict[str, tuple[float, int]] = {}
     last_lines: dict[str, float] = {}  # maps a stage to the time of its last log line
 

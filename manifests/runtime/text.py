@@ -11,7 +11,7 @@ from pathlib import Path
 def make_printable(text: str | Path) -> str:
     """Returns a path, or a text that contains a path, as one line that every terminal can print.
 
-    The path may consist of any bytes. Use the result only to print it, because it can differ from the file's name.
+    The path may consist of any bytes. Use the result only for printing, because it can differ from the real path.
     """
     decoded = os.fsencode(text).decode("utf-8", "backslashreplace")
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in decoded)
@@ -23,7 +23,7 @@ def format_count(count: int, singular: str, plural: str | None = None) -> str:
 
 
 def format_markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Returns a table in Markdown. Each line of the text ends with a line break."""
+    """Returns a table in Markdown. Each line ends with a line break."""
     lines = [head, ["---"] * len(head), *rows]
     return "".join(
         "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |\n" for line in lines
@@ -41,5 +41,5 @@ def suggest_name(word: str, names: Iterable[str]) -> str:
 
 
 def take_first_line(error: Exception) -> str:
-    """Returns the first line of an error's text, or the name of the error's class if the error has no text."""
+    """Returns the first line of the text of an error. Without a text, returns the name of the error's class."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,4 +1,4 @@
-"""Makes and parses the URIs of files and of archive members. Percent-encoding gives every name exactly one URI."""
+"""Makes and parses the URIs of files and of archive members. The percent-encoding gives each name exactly one URI."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from manifests.stores.store_path import StorePath, is_address, parse_path, parse
 
 
 def uri_of(path: str | Path) -> str:
-    """Returns the URI of a file, which is `file://` and the absolute path with its raw bytes percent-encoded.
+    """Returns the URI of a file: `file://` and the absolute path, whose raw bytes are percent-encoded.
 
-    Each `..` is removed together with the folder before it. Symbolic links are not followed, so the URI has the name
-    of a link and not the name of its target. The URI of a file in a store is its address, without secrets.
+    Each `..` is removed together with the folder before it. The URI of a symbolic link has the path of the link, and
+    not the path of its target. The URI of a file in a store is its address, without secrets.
     """
     path = parse_path(path)
     if isinstance(path, StorePath):
@@ -23,15 +23,16 @@ def uri_of(path: str | Path) -> str:
 
 
 def member_uri(archive: Path, index: int, name: bytes) -> str:
-    """Returns the URI of an archive member: archive URI, `#`, number of the member from 0, `/`, name of the member.
+    """Returns the URI of an archive member. An example is `file:///a.zip#0/b/c.jpg`.
 
-    An example is `file:///a.zip#0/b/c.jpg`. A `#` in the name of a file or a member is percent-encoded.
+    The parts are the URI of the archive, `#`, the number of the member from 0, `/`, and the name of the member. A `#`
+    in a name is percent-encoded.
     """
     return f"{uri_of(archive)}#{index}/{quote_from_bytes(name, safe='/')}"
 
 
 def parse_member_uri(uri: str) -> tuple[Path, int, bytes] | None:
-    """Returns (archive, number, name) of the member with this URI. Returns None for the URI of a file."""
+    """Returns (path of the archive, number, name) for the URI of a member. Returns None for the URI of a file."""
     archive, separator, member = uri.partition("#")
     if not separator:
         return None
@@ -47,37 +48,38 @@ def path_of(uri: str) -> Path:
 
 
 def display_path(uri: str) -> Path:
-    """Returns a path to show to the user.
+    """Returns the path that messages show for a URI.
 
-    For a member, the result is the archive's path followed by the member's name.
+    For a member, this is the path of the archive, followed by the name of the member.
     """
     member = parse_member_uri(uri)
     return path_of(uri) if member is None else member[0] / os.fsdecode(member[2].lstrip(b"/"))
 
 
 def normalise_name(name: str | Path) -> str:
-    """Returns a normal form of a path or a name, so that names of files can be compared with names in lists.
+    """Returns a normal form of a path or a name, with which names of files and names in lists can be compared.
 
-    The form is NFC, because some systems store `ë` as one character and others as two. Backslashes become slashes.
+    The form is NFC, because some systems store `ë` as one character, and other systems as two. Backslashes become
+    slashes.
     """
     return unicodedata.normalize("NFC", str(name)).replace("\\", "/")
 
 
 def fold_name(name: str | Path) -> str:
-    """Returns a form of a name that is the same for two names if a case-insensitive system treats them as one name."""
+    """Returns a form of a name. Two names with the same form are one name on a case-insensitive system."""
     return normalise_name(name).casefold()
 
 
 def is_end_of_path(name: str, path: Path) -> bool:
-    """Returns whether `name`, which a user wrote, is the whole `path`, its file name, or its end after a slash."""
+    """Returns whether the user means `path` by `name`: `name` is the whole path, or its end after a slash."""
     return f"/{normalise_name(path)}".endswith(f"/{normalise_name(name)}")
 
 
 def is_missing(uri: str) -> bool:
-    """Returns whether the file of a URI is missing. If the system denies access to the folder, returns False.
+    """Returns True if the file of a URI is known to be missing.
 
-    Also returns False for a file in a store, because a request for each file would take too long. The scan compares the
-    files of a store with its list.
+    Returns False if the system denies access to the folder. Also returns False for a file in a store, because a request
+    for each file would take too long. For stores, the scan finds missing files in the list that the store sends.
     """
     if is_address(uri):
         return False

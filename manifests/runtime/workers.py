@@ -1,9 +1,9 @@
 """Runs a stage's function on batches in a pool of worker processes, and returns the results in order.
 
-A batch is a list of units, such as photos. The function reads the units with `guard_units`, so the pool knows which
-unit each process works on. A unit fails if it hangs, ends its process or needs too much memory. After a failure, the
-pool replaces the process and runs the batch again. If the unit fails a second time, a `FailedUnit` takes the unit's
-place in the batch, and the other units are finished. The reason of the failure goes into the unit's row.
+A batch is a list of units, such as photos. The function reads the units with `guard_units`, which tells the pool the
+unit that each process works on. A unit fails if it hangs, ends its process or needs too much memory. After a failure,
+the pool replaces the process and runs the batch again. If the same unit fails again, a `FailedUnit` with the reason
+takes its place in the batch, and the function finishes the other units.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ BatchMap = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
 Unit = TypeVar("Unit")
 
 MAX_WORKERS = 1024  # The largest allowed number of worker processes (ours).
-# We chose the two limits for a unit. The largest allowed picture needs 1.2 GiB of memory, and takes 19 s on a core that
-# ten other processes use too. The memory limit does not count the 300 MiB for libraries and models.
+# We chose the two limits for a unit. The largest allowed picture needs 1.2 GiB of memory. It takes 19 s on a core that
+# ten other processes also use. The memory limit does not count the 300 MiB for libraries and models.
 UNIT_SECONDS = 120.0
 UNIT_MEMORY = 3 * 2**29  # bytes
 
@@ -45,7 +45,7 @@ _MMAP_THRESHOLD, _TRIM_THRESHOLD, _TOP_PAD = (-3, 2**25), (-1, 2**28), (-2, 2**2
 
 TIMED_OUT, CRASHED, OUT_OF_MEMORY = "timed_out", "crashed", "out_of_memory"
 FAILURES = (TIMED_OUT, CRASHED, OUT_OF_MEMORY)
-FAILURE_TEXTS = {  # each text is the end of a sentence that begins with the name of a photo
+FAILURE_TEXTS = {  # maps a reason to the end of a sentence that begins with the name of a photo
     TIMED_OUT: f"takes more than {UNIT_SECONDS:.0f} s",
     CRASHED: "ends the process that decodes it",
     OUT_OF_MEMORY: "needs too much memory",
@@ -54,7 +54,7 @@ FAILURE_TEXTS = {  # each text is the end of a sentence that begins with the nam
 
 @dataclass(frozen=True)
 class FailedUnit:
-    """Takes the place of a unit that failed two times. `reason` is one of FAILURES."""
+    """Takes the place of `unit`, which failed twice. `reason` is one of FAILURES."""
 
     unit: Any
     reason: str
@@ -89,8 +89,8 @@ _state = _WorkerState()
 def guard_units(units: Sequence[Unit], limited: bool = True) -> Iterator[Unit]:
     """Yields the units of a batch one by one. In a worker process, tells the pool the index of the current unit.
 
-    If `limited`, a worker process has UNIT_SECONDS and UNIT_MEMORY for each unit. A FailedUnit is yielded unchanged.
-    After the last unit, a failure of the process does not belong to a unit, so it ends the whole command.
+    If `limited` is true, a worker process has UNIT_SECONDS and UNIT_MEMORY for each unit. A FailedUnit is yielded
+    unchanged. If the process fails after the last unit, the failure belongs to no unit and ends the whole command.
     """
     for index, unit in enumerate(units):
         if _state.parent is None or isinstance(unit, FailedUnit):
@@ -108,12 +108,10 @@ def guard_units(units: Sequence[Unit], limited: bool = True) -> Iterator[Unit]:
 
 @contextmanager
 def enforce_limits() -> Iterator[None]:
-    """In a worker process, limit the `with` block to UNIT_SECONDS and UNIT_MEMORY.
+    """In a worker process, limit the `with` block to UNIT_SECONDS and UNIT_MEMORY. In other processes, do nothing.
 
-    In a process that is not a worker process, do nothing.
-
-    After UNIT_SECONDS the process is killed, even if it runs the code of a library. A request for more memory than
-    UNIT_MEMORY raises MemoryError on Linux.
+    After UNIT_SECONDS, the process is killed, even if it runs code of a library. On Linux, a request for more memory
+    than UNIT_MEMORY raises MemoryError.
     """
     if _state.parent is None:
         yield
@@ -127,7 +125,10 @@ def enforce_limits() -> Iterator[None]:
 
 
 def restart_timer() -> None:
-    """Give the current unit another UNIT_SECONDS. The reader of an archive calls this function after each member."""
+    """Give the current unit UNIT_SECONDS from now on.
+
+    The reader of an archive calls this function after each member.
+    """
     if _state.parent is not None and hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_REAL, UNIT_SECONDS)
 
@@ -135,8 +136,8 @@ def restart_timer() -> None:
 def is_retry() -> bool:
     """Returns whether the current batch is a retry after a failure.
 
-    In a retry, a function must finish each unit before it starts the next unit. If a function worked on two units at
-    once, the pool could not know which unit failed.
+    In a retry, a function must finish each unit before it starts the next unit. Otherwise, the pool could not know
+    which unit failed.
     """
     return _state.is_retry
 
@@ -152,7 +153,7 @@ def _tell_pool(index: int | None) -> None:
 def _limit_memory(more: int | None) -> None:
     """Allow this process `more` bytes in addition to its present memory.
 
-    If `more` is None, restore the memory limit that the process had at its start.
+    If `more` is None, the memory limit becomes again what it was at the start of the process.
     """
     if sys.platform != "linux":
         return
@@ -182,7 +183,7 @@ def _keep_freed_memory() -> None:
 
 
 def _serve(parent: Connection, start: Callable[[], None] | None) -> None:
-    """The main function of a worker process, which runs batches until the parent process closes the pipe."""
+    """Runs batches in a worker process until the parent process closes the pipe."""
     if sys.platform != "win32":
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         _state.memory = resource.getrlimit(resource.RLIMIT_DATA)
@@ -190,8 +191,8 @@ def _serve(parent: Connection, start: Callable[[], None] | None) -> None:
     _keep_freed_memory()
     if start is not None:
         start()
-    # The imported libraries consist of many objects that are never freed. After this call, the garbage collector no
-    # longer visits these objects. In our profile of curation, the visits took 3% of the time of a worker process.
+    # After this call, the garbage collector no longer visits the objects of the imported libraries, which are never
+    # freed. In our profile of curation, these visits took 3% of the time of a worker process.
     gc.freeze()
     _state.parent = parent
     while True:
@@ -212,19 +213,19 @@ def _serve(parent: Connection, start: Callable[[], None] | None) -> None:
             parent.send(reply)
         except OSError:
             return
-        except Exception as error:  # the result or the error cannot be pickled
+        except Exception as error:  # the result, or the error of the function, cannot be pickled
             parent.send(("raised", RuntimeError(f"{type(error).__name__}: {error}")))
-        reply = None  # an error refers to all data of its batch, so release it before the next batch
+        reply = None  # an error keeps all data of its batch in memory, so it is released before the next batch
 
 
 # --- in the parent process ---
 
 
 class _Worker:
-    """A spawned worker process, and the parent's end of the pipe between both processes."""
+    """A spawned worker process, and the end of the pipe to it."""
 
     def __init__(self, start: Callable[[], None] | None) -> None:
-        # processes are spawned, because a forked process would inherit the open ledger and the locks of other threads
+        # the process is spawned, because a forked process would inherit the open ledger and the locks of other threads
         context = multiprocessing.get_context("spawn")
         self.pipe, worker_end = context.Pipe()
         self.process = context.Process(target=_serve, args=(worker_end, start), daemon=True)
@@ -232,10 +233,10 @@ class _Worker:
         worker_end.close()
 
     def run(self, function: Callable[[Any], Any], batch: Any, is_retry: bool) -> tuple[str, Any, int | None]:
-        """Runs a batch. Returns the outcome and the index of the current unit.
+        """Runs a batch. Returns (kind, value, index of the current unit).
 
-        The outcome is two values: ("done", result), ("raised", error) or ("lost", reason of the failure). The index is
-        None if the process has not started a unit.
+        The kind and the value are "done" and the result, "raised" and the error, or "lost" and the reason of the
+        failure. The index is None if the process is not working on a unit.
         """
         at = None
         try:
@@ -260,7 +261,7 @@ class _Worker:
 
 @dataclass
 class _Pool:
-    """The worker processes of a pool. For each running batch, one thread of the parent process waits."""
+    """The worker processes of a pool. The parent process has a waiting thread for each running batch."""
 
     start: Callable[[], None] | None
     idle: list[_Worker] = field(default_factory=list)
@@ -268,9 +269,9 @@ class _Pool:
     closed: bool = False
 
     def run(self, function: Callable[[Any], Any], batch: Any) -> Any:
-        """Runs a batch in a worker process, and returns the function's result or raises the function's error.
+        """Runs a batch in a worker process. Returns the result of the function, or raises the error of the function.
 
-        Raises LikenessError if a worker process ends at a time when it does not work on a unit.
+        Raises LikenessError if a worker process ends while it is not working on a unit.
         """
         is_retry = False
         while True:
@@ -286,7 +287,7 @@ class _Pool:
                 if kind == "raised":
                     raise value
                 return value
-            worker.end()  # a process is also replaced after a MemoryError, which leaves fragmented memory
+            worker.end()  # after a MemoryError, the process is replaced too, because its memory is fragmented
             if at is None or self.closed:
                 raise LikenessError(
                     "A worker process ended before its work was done. If memory was short, repeat the command with "
@@ -295,12 +296,14 @@ class _Pool:
                 )
             if is_retry:
                 batch = [*batch[:at], FailedUnit(batch[at], value), *batch[at + 1 :]]
-            # the first failure can have another cause, such as an overloaded machine, so the unit is tried again
+            # the first failure can have another cause than the unit, such as an overloaded machine, so the batch is
+            # tried again
             is_retry = True
 
     def close(self) -> None:
         self.closed = True
-        for worker in [*self.idle, *self.busy]:  # killing is safe, because the next command removes half-written files
+        # Killing is safe, because the next command removes the temporary files of killed processes
+        for worker in [*self.idle, *self.busy]:
             worker.process.kill()
 
 
@@ -308,10 +311,10 @@ class _Pool:
 def open_pool(workers: int | None, start: Callable[[], None] | None = None) -> Iterator[BatchMap]:
     """Yields a function like `map` that runs batches in `workers` spawned processes, and yields the results in order.
 
-    Each process first calls `start`. With `workers` None the work runs in this process and without limits, so a crash
-    ends the command. Use `workers` None only for trusted photos and for tests. At most 4 * `workers` batches wait at a
-    time, so a long list of batches needs little memory. Raises BadInput if the number of workers is not allowed. Raises
-    LikenessError if a worker process ends at a time when it does not work on a unit.
+    Each process first calls `start`. At most 4 * `workers` batches wait at the same time, so a long list of batches
+    needs little memory. If `workers` is None, the work is done in this process and without limits, so a crash ends the
+    command. Pass None only for trusted photos and in tests. Raises BadInput if the number of workers is not allowed.
+    Raises LikenessError if a worker process ends while it is not working on a unit.
     """
     if workers is None:
         if start is not None:
@@ -320,9 +323,9 @@ def open_pool(workers: int | None, start: Callable[[], None] | None = None) -> I
         return
     check_workers(workers)
     pool = _Pool(start)
-    # Only the main thread of the parent process handles Ctrl-C. Therefore the threads that start worker processes block
-    # SIGINT, and the worker processes inherit the blocked signal. The resource tracker would unblock
-    # SIGINT in the thread that starts it, so the main thread starts the resource tracker here.
+    # Only the main thread of the parent process must handle Ctrl-C. Therefore the threads that start worker processes
+    # block SIGINT, and the worker processes inherit this. The resource tracker unblocks SIGINT in the thread that
+    # starts it, so the main thread starts it here.
     resource_tracker.ensure_running()
     threads = ThreadPoolExecutor(workers, thread_name_prefix="worker", initializer=_block_interrupts)
 

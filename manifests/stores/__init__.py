@@ -1,1 +1,1 @@
-"""Reads and writes files in object stores and on web servers, through fsspec."""
+"""Reads files on web servers, and reads and writes files in object stores."""

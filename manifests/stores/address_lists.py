@@ -1,4 +1,4 @@
-"""Reads lists of addresses: text files with the address of one photo or archive on each line."""
+"""Reads lists of addresses. A list is a text file with the address of one photo or archive on each line."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from manifests.errors import BadInput
 from manifests.stores.addresses import clean_address
 from manifests.stores.store_path import StorePath, is_address
 
-MAX_BYTES = 2**30  # The largest list in bytes (ours). A list of ten million addresses has about 1 GB.
+MAX_BYTES = 2**30  # Largest size of a list in bytes (ours). A list of ten million addresses has about 1 GB.
 _ENDING = ".txt"
 
 
 def read_address_list(path: Path) -> list[StorePath] | None:
     """Returns the addresses in a list. Returns None if `path` is not a list.
 
-    A list is a file or an address that ends with .txt. The first line that is neither empty nor a comment is an
-    address. Comments begin with #. Raises BadInput if another line is not an address. Also raises BadInput if two
-    addresses differ only in their secrets, because the ledger could not distinguish the two.
+    The name of a list ends with .txt, and its first line is an address. Empty lines, and lines that begin with #, do
+    not count. Raises BadInput if a later line is not an address. Raises BadInput if two addresses differ only in their
+    secrets, because the ledger could not distinguish these addresses.
     """
     if path.suffix.lower() != _ENDING or not (isinstance(path, StorePath) or path.is_file()):
         return None

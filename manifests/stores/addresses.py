@@ -1,8 +1,8 @@
 """Parses addresses in object stores and on web servers, and keeps their secrets out of files and messages.
 
 An address is the text that a user writes, such as `s3://bucket/photos/a.jpg` or `https://host/a.jpg?token=...`. The
-user name, the password and the query of a web address may be secret. A clean address has none of them. The secrets
-stay in the memory of the process, in `_whole_addresses`.
+user name, the password and the query of a web address may be secret. A clean address does not contain these parts. The
+secrets stay in the memory of the process, in `_whole_addresses`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ _ADDRESS = re.compile(r"(s3|gs|hf|https?)://", re.IGNORECASE)
 # Matches the user name and the password of any address, and the query and the fragment of a web address.
 _PASSWORD = re.compile(r"(?<=://)[^/?#\s'\"]*@")
 _QUERY = re.compile(r"(https?://[^\s?#'\"<>]*)[?#][^\s'\"<>]*", re.IGNORECASE)
-# Matches the beginning of a web address whose host is a name, a number or [...], maybe followed by a port.
+# Matches the beginning of a web address. The host is a name, a number or [...], and a port may follow.
 _HOST = re.compile(r"https?://(\[[0-9a-f:.]+\]|[^\s/:@]+)(:\d+)?(/|$)", re.IGNORECASE)
 
-# Clean address -> the address that the user wrote. Contains only addresses with secrets.
+# Maps a clean address to the address that the user wrote. Addresses without secrets are not in this dict.
 _whole_addresses: dict[str, str] = {}
 
 
@@ -29,15 +29,15 @@ def starts_like_address(text: str) -> bool:
 
 
 def find_scheme(address: str) -> str:
-    """Returns the first part of an address, for example s3."""
+    """Returns the part of an address before the colon, for example s3."""
     return address.partition(":")[0]
 
 
 def clean_address(text: str) -> str:
-    """Returns the clean address of an address, and remembers the secrets.
+    """Returns the clean form of an address, and remembers its secrets.
 
-    Raises BadInput for a bucket with a password, for an address without a bucket or host, and for a name that no path
-    can stand for, such as a/../b or a//b.
+    Raises BadInput if the address of a bucket has a password, if the address has no bucket or host, or if it is not
+    plain (see `is_plain`), such as s3://a/../b or s3://a//b.
     """
     scheme, _, rest = text.strip().partition("://")
     scheme = scheme.lower()
@@ -60,20 +60,20 @@ def clean_address(text: str) -> str:
 
 
 def is_plain(address: str) -> bool:
-    """Returns whether a path can stand for the address, so that no two addresses have the same path."""
+    """Returns whether the address can be a path. If two addresses are plain, their paths differ."""
     parts = address.partition("://")[2].split("/")
     return not any(part in ("", ".", "..") or "\0" in part for part in parts)
 
 
 def add_secrets(uri: str) -> str:
-    """Returns a clean address, or the uri of a file in a store, with its secrets.
+    """Returns the address that the user wrote. `uri` is the clean address, or the uri of a file in a store.
 
-    Use the result only for a request, or to tell a worker process what it must read.
+    Because of its secrets, use the result only for a request, or to tell a worker process what it must read.
     """
     address, separator, member = uri.partition("#")
     return _whole_addresses.get(address, address) + separator + member
 
 
 def hide_secrets(text: str) -> str:
-    """Returns a text without the user names, passwords and queries of the addresses in it."""
+    """Returns a text with its addresses, but without their user names, passwords and queries."""
     return _QUERY.sub(r"\1", _PASSWORD.sub("", text))

@@ -1,7 +1,7 @@
-"""Copies archives from a store to the local disk, so that their members are read in sequence from one download.
+"""Copies archives from a store to the local disk, so that all members of an archive are read from one download.
 
-The worker processes of this machine share a copy. At most KEPT copies are on the disk. The copies are in a folder of
-this user below the system's folder for temporary files, and `remove_copies` removes them at the end of a command.
+The worker processes of this machine share a copy. At most KEPT copies are on the disk. The copies are in a folder for
+this user in the system's folder for temporary files. `remove_copies` removes the copies at the end of a command.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from manifests.errors import BadInput
 from manifests.stores.requests import fetch_to_file
 from manifests.stores.store_path import StorePath
 
-KEPT = 2  # The stages read the archives one after the other, so at most two are in use at the same time (ours).
+# Largest number of copies (ours). The stages read one archive after the other, so at most two are in use at once.
+KEPT = 2
 
 
 def open_copy(archive: StorePath, restart_timer: Callable[[], None]) -> IO[bytes]:
@@ -52,7 +53,7 @@ def open_copy(archive: StorePath, restart_timer: Callable[[], None]) -> IO[bytes
 
 
 def remove_copies() -> None:
-    """Removes all copies of archives. A process that reads a copy keeps its open file."""
+    """Removes all copies of archives. A process that is reading a copy can still read it to the end."""
     shutil.rmtree(_find_folder(), ignore_errors=True)
 
 
@@ -66,7 +67,10 @@ def _find_folder() -> Path:
 
 
 def _make_private(folder: Path) -> None:
-    """Makes a folder that only this user can open. Raises BadInput if another user made it, or if it is a link."""
+    """Makes a folder that only this user can open.
+
+    Raises BadInput if another user made or can open it, or if it is a link.
+    """
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700, parents=True)
     status = folder.lstat()
@@ -78,7 +82,7 @@ def _make_private(folder: Path) -> None:
 
 
 def _remove_old(folder: Path, newest: Path) -> None:
-    """Removes all but the KEPT copies that were opened last, and what killed processes left."""
+    """Removes the copies that were not opened recently, so that at most KEPT copies stay."""
     copies = {}
     for path in folder.iterdir():
         with contextlib.suppress(FileNotFoundError):
@@ -90,7 +94,7 @@ def _remove_old(folder: Path, newest: Path) -> None:
 
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    """Lets one process at a time copy an archive."""
+    """Holds a lock, so that only one process at a time copies an archive."""
     with path.open("wb") as file:
         if sys.platform != "win32":
             import fcntl

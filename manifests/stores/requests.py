@@ -1,7 +1,7 @@
-"""Sends the requests to object stores and web servers. Only this module and `archive_copies` import fsspec.
+"""Sends the requests to object stores and web servers. Only this module imports fsspec.
 
-A request that fails is repeated, with growing pauses. A request is not repeated if the file does not exist or if the
-store denies the access.
+A request that fails is repeated after a pause, and each pause is longer than the one before. A request is not repeated
+if the file does not exist, or if the store denies access to the file.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from typing import Any, TypeVar
 from manifests.errors import BadInput
 from manifests.stores.addresses import add_secrets, find_scheme, is_plain
 
-# A request is sent at most ATTEMPTS times. The pauses are FIRST_PAUSE seconds and then twice the last pause: .5, 1, 2
-# and 4 s. A random part of up to a half is taken off, so that many processes do not repeat at once (ours).
+# A request is sent at most ATTEMPTS times (ours). The first pause has FIRST_PAUSE seconds, and each later pause is
+# twice as long: .5, 1, 2 and 4 s. A pause is shortened by up to a half at random, so that many processes do not repeat
+# at once.
 ATTEMPTS = 5
 FIRST_PAUSE = 0.5
-TIMEOUT = 20  # seconds that a store may take to connect, or to send the next bytes (ours)
+TIMEOUT = 20  # Longest time in seconds in which a store must accept a connection, or send the next bytes (ours).
 
-FILE_CHANGED = "file_changed"  # The file was changed while it was read, or after it was listed.
+FILE_CHANGED = "file_changed"  # Somebody changed the file while it was read, or after it was listed.
 TRUNCATED = "transfer_truncated"  # The store sent fewer bytes than the file has.
 MISSING = "file_vanished"
 DENIED = "access_denied"
@@ -40,12 +41,13 @@ _MEANINGS = {
     DENIED: "the store denies the access; check the credentials of this machine",
     UNREADABLE: "the store does not answer as it should",
 }
-# The values of fsspec's file systems that change with the bytes of a file, the best first.
+# The keys of fsspec's facts about a file whose values change with the bytes of the file. The best key comes first.
 _VERSIONS = ("ETag", "etag", "oid", "blob_id", "generation", "md5Hash", "crc32c", "Content-MD5", "Digest")
 _TIMES = ("LastModified", "Last-Modified", "updated", "mtime")
 _DENIED_STATUS = (401, 403)
 _MISSING_STATUS = (404, 410)
-_REPEATED_STATUS = (408, 425, 429)  # these errors of a client end by themselves: timeout, too early, too many requests
+# The codes of the HTTP errors timeout, too early and too many requests, for which it helps to wait
+_REPEATED_STATUS = (408, 425, 429)
 _PARTIAL = ("ClientPayloadError", "IncompleteReadError", "IncompleteRead", "ResponseStreamingError", "EOFError")
 WRITABLE = ("s3", "gs")
 
@@ -56,8 +58,8 @@ Result = TypeVar("Result")
 class Facts:
     """What a store says about one file."""
 
-    size: int | None  # bytes; None if a web server does not tell
-    mtime_ns: int  # time of the last change in nanoseconds since 1970, or 0 if the store does not tell
+    size: int | None  # The size in bytes. None if a web server does not send it.
+    mtime_ns: int  # The time of the last change in nanoseconds since 1970. 0 if the store does not send it.
     # The first 63 bits of the sha256 of the file's ETag, or of another value that changes with the bytes. 0 if the
     # store has no such value.
     version: int
@@ -65,7 +67,7 @@ class Facts:
 
 
 class StoreError(OSError):
-    """A store cannot read, list or write a file. `reason` is the reason for the row of the file."""
+    """A store did not read, list or write a file. `reason` becomes the reason in the row of the file."""
 
     def __init__(self, address: str, reason: str, detail: str = "") -> None:
         super().__init__(errno.EIO, _MEANINGS[reason] + (f" ({detail})" if detail else ""), address)
@@ -87,7 +89,7 @@ def _restore_error(kind: type[StoreError], number: int, text: str, name: str, re
 
 
 def check_readable(address: str) -> None:
-    """Raises BadInput if nothing can be read at an address: it does not exist, or the store denies the access."""
+    """Raises BadInput if an address does not exist, or if it cannot be read."""
     try:
         fetch_facts(address)
     except StoreError as error:
@@ -95,7 +97,7 @@ def check_readable(address: str) -> None:
 
 
 def check_writable(address: str) -> None:
-    """Raises BadInput if files of this scheme are only read."""
+    """Raises BadInput if Likeness cannot write files of this scheme."""
     if find_scheme(address) not in WRITABLE:
         raise BadInput(
             f"{address} cannot be written. Name an address that begins with s3:// or gs://, or a local folder."
@@ -103,7 +105,7 @@ def check_writable(address: str) -> None:
 
 
 def fetch_facts(address: str) -> Facts:
-    """Returns what the store says about a file or a folder now. Raises StoreError."""
+    """Asks the store for the facts about a file or a folder. Raises StoreError."""
     store = _open_store(address)
     return _read_facts(_repeat(address, lambda: store.info(add_secrets(address))))
 
@@ -111,7 +113,8 @@ def fetch_facts(address: str) -> Facts:
 def fetch_bytes(address: str, facts: Facts | None = None, end: int | None = None) -> bytes:
     """Returns the bytes of a file, or only the first `end` bytes.
 
-    The number of bytes is compared with the size in `facts`, which are fetched if they are None. Raises StoreError.
+    Raises StoreError, also if the number of bytes does not fit the size in `facts`. If `facts` is None, they are
+    fetched.
     """
     store, known = _open_store(address), facts or fetch_facts(address)
     if known.is_folder:
@@ -119,7 +122,7 @@ def fetch_bytes(address: str, facts: Facts | None = None, end: int | None = None
 
     def fetch() -> bytes:
         data: bytes = store.cat_file(add_secrets(address), **({} if end is None else {"start": 0, "end": end}))
-        data = data[:end]  # a web server may send the whole file
+        data = data[:end]  # a web server may send the whole file instead of a part
         if known.size is not None and len(data) != (known.size if end is None else min(end, known.size)):
             raise _find_cause(address, known)
         return data
@@ -128,9 +131,9 @@ def fetch_bytes(address: str, facts: Facts | None = None, end: int | None = None
 
 
 def fetch_to_file(address: str, facts: Facts, target: Path, restart_timer: Callable[[], None]) -> None:
-    """Copies a file from the store into the local file `target`. `restart_timer` is called after each part.
+    """Copies a file from the store into the local file `target`. Calls `restart_timer` after each part of the file.
 
-    Raises StoreError, also if the file changed in the store since its `facts` were read.
+    Raises StoreError, also if the file in the store has changed since its `facts` were read.
     """
     from fsspec.callbacks import Callback
 
@@ -150,20 +153,20 @@ def fetch_to_file(address: str, facts: Facts, target: Path, restart_timer: Calla
 
 
 def check_unchanged(address: str, facts: Facts | None) -> None:
-    """Raises StoreError if the size or the version of a file now differs from `facts`."""
+    """Raises StoreError if the size or the version of a file is now another than in `facts`."""
     now = fetch_facts(address)
     if facts is not None and (facts.size, facts.version) != (now.size, now.version):
         raise StoreError(address, FILE_CHANGED)
 
 
 def list_below(address: str) -> tuple[list[tuple[str, Facts]], list[str]]:
-    """Returns the files below a folder with their facts, and the addresses that no path can stand for.
+    """Returns the files below a folder with their facts, and the addresses of files that are not plain.
 
-    Both are sorted. If `address` is a file, this file is the only one. Raises StoreError.
+    Both lists are sorted. If `address` is a file, the result has only this file. Raises StoreError.
     """
     store, scheme = _open_store(address), find_scheme(address)
     found = _repeat(address, lambda: store.find(add_secrets(address), detail=True))
-    # some programs write an empty file whose name ends with a slash for a folder
+    # for a folder, some programs write an empty file whose name ends with a slash
     infos = {f"{scheme}://{name}": info for name, info in sorted(found.items()) if not name.endswith("/")}
     files = {name: info for name, info in infos.items() if info.get("type") != "directory"}
     odd = [name for name in files if not is_plain(name)]
@@ -178,7 +181,9 @@ def send_bytes(address: str, data: bytes) -> None:
 
 
 def send_file(address: str, source: Path) -> None:
-    """Writes a complete file from a local file. A large file has several requests, but a reader never sees a part.
+    """Writes a complete file from a local file.
+
+    A large file needs several requests, but no reader sees an incomplete file.
 
     Raises StoreError, and BadInput if the store cannot be written.
     """
@@ -188,7 +193,7 @@ def send_file(address: str, source: Path) -> None:
 
 
 def delete_file(address: str) -> None:
-    """Deletes a file. It is no error if the file does not exist. Raises StoreError."""
+    """Deletes a file. Does nothing if the file does not exist. Raises StoreError."""
     store = _open_store(address)
     try:
         _repeat(address, lambda: store.rm_file(address))
@@ -202,7 +207,7 @@ def _open_store(address: str) -> Any:
 
 @cache
 def _make_store(scheme: str, process: int) -> Any:
-    """Returns fsspec's file system for a scheme. A process cannot use the file system of the process that forked it."""
+    """Returns fsspec's file system for a scheme. Each process needs its own, because it does not work after a fork."""
     try:
         import fsspec
 
@@ -229,7 +234,7 @@ def _settings(scheme: str) -> dict[str, Any]:
 
 
 def _repeat(address: str, send: Callable[[], Result]) -> Result:
-    """Returns the result of `send`, which is called at most ATTEMPTS times. Raises StoreError without any secret."""
+    """Returns the result of `send`, which is called at most ATTEMPTS times. The text of a StoreError has no secret."""
     for attempt in range(1, ATTEMPTS + 1):
         try:
             return send()
@@ -237,7 +242,8 @@ def _repeat(address: str, send: Callable[[], Result]) -> Result:
             raise
         except Exception as error:
             reason, is_final = _explain(error)
-            # the text of a library's error may contain the whole address, so only the name of its class is used
+            # the text of the error may contain the address with its secrets, so only the name of the error's class is
+            # shown
             detail = type(error).__name__ if reason == UNREADABLE else ""
             if is_final or attempt == ATTEMPTS:
                 kind = StoreFileMissing if reason == MISSING else StoreError
@@ -247,11 +253,11 @@ def _repeat(address: str, send: Callable[[], Result]) -> Result:
 
 
 def _explain(error: Exception) -> tuple[str, bool]:
-    """Returns the reason for a failed request, and whether it is useless to repeat the request."""
+    """Returns the reason why a request failed, and whether a repetition would be useless."""
     if isinstance(error, StoreError):
         return error.reason, error.reason != TRUNCATED
     status = _find_status(error)
-    # fsspec also calls a web file missing if the server does not answer
+    # fsspec also raises FileNotFoundError if a web server does not answer
     is_unanswered = type(error.__cause__).__module__.startswith("aiohttp") or isinstance(error.__cause__, TimeoutError)
     is_missing = isinstance(error, FileNotFoundError) and status is None and not is_unanswered
     if is_missing or status in _MISSING_STATUS:
@@ -265,7 +271,7 @@ def _explain(error: Exception) -> tuple[str, bool]:
 
 
 def _find_status(error: Exception) -> int | None:
-    """Returns the HTTP status in an error or in its cause, or None."""
+    """Returns the HTTP status in an error or in its cause, or None without a status."""
     for each in (error, error.__cause__, error.__context__):
         response = getattr(each, "response", None)
         if isinstance(response, dict):
@@ -277,7 +283,7 @@ def _find_status(error: Exception) -> int | None:
 
 
 def _find_cause(address: str, facts: Facts) -> StoreError:
-    """Returns the error for a file whose bytes are more or fewer than `facts` state."""
+    """Returns the error for a file whose size is not the size in `facts`."""
     try:
         check_unchanged(address, facts)
     except StoreError as error:
@@ -297,7 +303,10 @@ def _read_facts(info: dict[str, Any]) -> Facts:
 
 
 def _read_time(value: Any) -> int:
-    """Returns a time in nanoseconds since 1970, rounded to seconds, because only some stores list fractions."""
+    """Returns a time in nanoseconds since 1970.
+
+    It is a whole number of seconds, because not all stores list fractions.
+    """
     if isinstance(value, str):
         try:
             value = parsedate_to_datetime(value)

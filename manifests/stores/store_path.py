@@ -14,14 +14,15 @@ from manifests.stores import requests
 from manifests.stores.addresses import WEB, add_secrets, clean_address, find_scheme, starts_like_address
 from manifests.stores.requests import Facts, StoreFileMissing
 
-STORE_MARKER = "likeness.json"  # This file marks a folder in a store that belongs to a dataset.
+STORE_MARKER = "likeness.json"  # A folder of a store with this file belongs to a dataset.
 
 
 class StorePath(PosixPath):
-    """A path in a store. It has the methods of `Path` that Likeness uses, and these methods send requests to the store.
+    """A path in a store.
 
-    Raises StoreError, which is an OSError, if the store refuses a request or does not answer. The paths of a listing
-    have the `facts` of the listing, so `stat` sends no request for them.
+    It has the methods of `Path` that Likeness uses. These methods send requests to the store. They raise StoreError,
+    which is an OSError, if the store refuses a request or does not answer. `list_all` sets the `facts` of its paths, so
+    `stat` sends no request for these paths.
     """
 
     facts: Facts | None = None
@@ -42,7 +43,10 @@ class StorePath(PosixPath):
 
     @property
     def uri(self) -> str:
-        """The uri in the ledger: the address without secrets. The characters of a key are percent-encoded."""
+        """The uri in the ledger: the address without secrets.
+
+        After the name of a store, its characters are percent-encoded.
+        """
         scheme, _, rest = str(self).partition("://")
         return str(self) if scheme in WEB else f"{scheme}://{quote(rest, safe='/')}"
 
@@ -63,11 +67,11 @@ class StorePath(PosixPath):
         return os.stat_result((mode, 0, 0, 1, 0, 0, facts.size or 0, 0, 0, 0), times)
 
     def fetch_facts(self) -> Facts:
-        """Returns what the store says about the file or the folder now."""
+        """Asks the store for the facts about the file or the folder."""
         return requests.fetch_facts(str(self))
 
     def check_unchanged(self) -> None:
-        """Raises StoreError if the size or the version of the file now differs from `facts`."""
+        """Raises StoreError if the size or the version of the file is now another than in `facts`."""
         requests.check_unchanged(str(self), self.facts)
 
     def lstat(self) -> os.stat_result:
@@ -95,7 +99,7 @@ class StorePath(PosixPath):
             return 0
 
     def open(self, mode: str = "rb", *settings: Any, **more: Any) -> Any:
-        """Returns the whole file as an open file in memory. A file in a store is opened only to be read as bytes."""
+        """Returns the whole file as an open file in memory. The only mode is "rb"."""
         if mode != "rb":
             raise ValueError(f"{self} cannot be opened with the mode {mode}")
         return io.BytesIO(self.read_bytes())
@@ -108,16 +112,16 @@ class StorePath(PosixPath):
         return requests.fetch_bytes(str(self), self.facts, size)
 
     def write_bytes(self, data: Any) -> int:
-        """Writes the complete file with one request. A reader sees the old file or the new file."""
+        """Writes the complete file with one request, so a reader sees the old file or the new file."""
         requests.send_bytes(str(self), bytes(data))
         return len(data)
 
     def unlink(self, missing_ok: bool = False) -> None:
-        """Deletes the file. It is no error if the file does not exist."""
+        """Deletes the file. Does nothing if the file does not exist."""
         requests.delete_file(str(self))
 
     def mkdir(self, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
-        """Does nothing, because a store has no folders beside the names of its files."""
+        """Does nothing, because the folders of a store are only parts of the names of its files."""
 
     def iterdir(self) -> Generator[StorePath, None, None]:
         """Yields the files and the folders in this folder, sorted by name."""
@@ -129,7 +133,7 @@ class StorePath(PosixPath):
         return self.list_all()[0]
 
     def list_all(self) -> tuple[list[StorePath], list[str]]:
-        """Returns all files below this folder, and the addresses that no path can stand for. Both are sorted."""
+        """Returns all files below this folder, and the addresses of files that are not plain. Both lists are sorted."""
         files = []
         found, odd_addresses = requests.list_below(str(self))
         for address, facts in found:
@@ -161,7 +165,7 @@ def parse_uri(uri: str) -> StorePath:
 
 
 def _restore(address: str, facts: Facts | None) -> StorePath:
-    """Makes a StorePath in another process, with its secrets and its facts."""
+    """Makes a StorePath again in another process, with its secrets and its facts."""
     path = StorePath(clean_address(address))
     path.facts = facts
     return path

@@ -1,1 +1,1 @@
-"""Explains what happened to one photo: `likeness manifest why`."""
+"""Explains what happened to one photo, for `likeness manifest why`."""

@@ -1,4 +1,4 @@
-"""Says in words what happened to one face: why it is not in use, who it shows, and why it is not a target."""
+"""Describes what happened to a face: why it is not in use, whom it shows, and why it is not a target."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from manifests.ledger.decisions.decision_log import Decision
 
 
 def describe_face(row: dict[str, Any], pairing: dict[str, Any]) -> str:
-    """Returns what happened to a face. `pairing` contains the rules by which references were chosen."""
+    """Returns a text that says what happened to a face. `pairing` has the rules by which references were chosen."""
     if row["duplicate_of"] is not None:
         why = f", which is used because this copy {row['worse']}" if row["worse"] else ""
         return f"dropped, the same picture as face {row['duplicate_of'][:12]}{why}"
@@ -29,10 +29,10 @@ def describe_face(row: dict[str, Any], pairing: dict[str, Any]) -> str:
 
 
 def describe_decision(decision: Decision, face: dict[str, Any], overridden: str | None) -> str:
-    """Returns the number and the kind of a decision that names a face.
+    """Returns a text with the number and the kind of a decision that names a face.
 
-    The reason of a drop, or the effect of an accept, follows. `overridden` is the reason of the filter that would drop
-    the face without the decision.
+    For a drop, its reason follows. For an accept, its effect follows. `overridden` is the reason of the filter that
+    would drop the face without the decision.
     """
     note = ""
     if decision.kind == "drop" and decision.name:
@@ -46,7 +46,10 @@ def describe_decision(decision: Decision, face: dict[str, Any], overridden: str 
 
 
 def _describe_unpaired(row: dict[str, Any], pairing: dict[str, Any]) -> str:
-    """Returns why a face in a split is not a target. `pairing` contains the rules by which references were chosen."""
+    """Returns the reason why a face in a split is not a target.
+
+    `pairing` has the rules by which references were chosen.
+    """
     if row["listed"] is not None:
         return (
             "an imported list names references of this face, but none of the references can be used"

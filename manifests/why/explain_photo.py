@@ -23,7 +23,7 @@ from manifests.runtime.uris import display_path, is_end_of_path, is_missing, uri
 from manifests.why.describe_face import describe_decision, describe_face, format_status
 from manifests.why.filter_facts import describe_filters, find_overridden_filters
 
-_PREFIX = 6  # the least number of characters of an id that a user may give; fewer would match too many ids (ours)
+_PREFIX = 6  # A user may shorten an id to this many characters (ours). Fewer characters would match too many ids.
 
 _FILES = "SELECT uri, photo_id, status, reason FROM files ORDER BY uri"
 _PHOTOS = """
@@ -42,7 +42,7 @@ _FACES = """
     LEFT JOIN identities i ON i.identity_id = m.identity_id
     LEFT JOIN pairs p ON p.target = f.face_id ORDER BY f.face_id"""
 
-# the photos that show one person twice
+# Selects the photos that show one person twice.
 _REPEATING_PHOTOS = """
     SELECT DISTINCT photo_id FROM faces f JOIN memberships m ON m.face_id = coalesce(f.duplicate_of, f.face_id)
     GROUP BY photo_id, identity_id HAVING count(*) > 1"""
@@ -50,23 +50,26 @@ _REPEATING_PHOTOS = """
 
 @dataclass(frozen=True)
 class _Facts:
-    """The facts about the photos. The sentences of `explain_photo` are made from these facts."""
+    """The facts from which `explain_photo` makes its sentences."""
 
     photos: dict[str, dict[str, Any]]  # Maps a photo id to the row of the photo.
     faces: dict[str, list[dict[str, Any]]]  # Maps a photo id to the rows of the photo's faces.
     labels: dict[str, list[Label]]  # Maps a photo id to the photo's labels.
-    is_target: dict[str, bool]  # Maps a photo id to whether an imported list names references for the photo.
+    # Maps a photo id in an imported list to whether the list names references for the photo.
+    is_target: dict[str, bool]
     decisions: dict[str, list[Decision]]  # Maps the id of a face or photo to its decisions in force, the oldest first.
-    history: dict[str, list[dict[str, Any]]]  # Maps a face id to attempts to clean the face, and to training rounds.
+    history: dict[str, list[dict[str, Any]]]  # Maps a face id to the history of the face (see `read_history`).
     worse: dict[str, str]  # Maps the face id of a near-duplicate to the reason why another copy is the original.
     filters: dict[str, str]  # Maps a face id to a text about the filter that removed the face.
-    # Maps the id of a face to a reason for dropping it. A filter found this reason, but a decision accepted the face.
+    # Maps the id of a face that a decision accepts to the reason of the filter that would drop the face.
     overridden: dict[str, str]
     pairing: dict[str, Any]  # The rules by which references were chosen.
 
 
 def explain_photo(dataset: Path, photo: str) -> tuple[list[str], list[dict[str, Any]]]:
-    """Returns sentences for the user about each file that `photo` names, and the same facts as rows for a program.
+    """Returns sentences for the user about each file that `photo` names.
+
+    Also returns the same facts as rows for a program.
 
     `photo` is a path, a file name, or the first six or more characters of the id of a photo, a face or a person.
     Raises BadInput if the ledger has no row for `photo`.
@@ -95,7 +98,7 @@ def _find_files(
 ) -> list[dict[str, Any]]:
     """Returns the rows of the files that `photo` names.
 
-    A photo whose files were all overwritten has a row without a uri.
+    If all files of a photo were overwritten, its row has no uri.
     """
     by_id: set[str] = set()
     if len(photo) >= _PREFIX and photo.isalnum():
@@ -158,10 +161,10 @@ def _group_by_photo(labels: list[Label]) -> dict[str, list[Label]]:
 
 
 def _compare_copies(ledger: Ledger, originals: set[str]) -> dict[str, str]:
-    """Returns a dict that maps the face id of each near-duplicate to the reason why it is not the original.
+    """Returns a dict that maps the face id of a near-duplicate to the reason why it is not the original.
 
-    A reason continues a sentence that begins with "this copy". The dict leaves out a near-duplicate that
-    `choose_original` would choose as the original today.
+    A reason continues a sentence that begins with "this copy". A near-duplicate that `choose_original` would choose now
+    is not in the dict.
     """
     photos = {photo.photo_id: photo for photo in ledger.read_rows(Photo)} if originals else {}
     repeating = set(ledger.query(_REPEATING_PHOTOS)["photo_id"]) if originals else set()
@@ -174,9 +177,9 @@ def _compare_copies(ledger: Ledger, originals: set[str]) -> dict[str, str]:
 
 
 def _read_decisions_by_id(ledger: Ledger) -> dict[str, list[Decision]]:
-    """Returns a dict that maps the id of a face or photo to the decisions that name it and have an effect on it.
+    """Returns a dict that maps the id of a face or photo to the decisions that name it and still have an effect on it.
 
-    The decisions are as they were recorded, the oldest first.
+    The decisions have the form in which they were recorded. The oldest decision comes first.
     """
     finder, log = FaceFinder(ledger.read_rows(Face)), read_decisions(ledger)
     recorded = {decision.number: decision for decision in log}
@@ -196,7 +199,7 @@ def _explain_file(file: dict[str, Any], photo: str, facts: _Facts) -> tuple[list
     uri, photo_id = file["uri"], file["photo_id"]
     hidden = uri is not None and uri.startswith(HIDDEN_PREFIX)
     exists = uri is not None and not hidden and not is_missing(uri)
-    # the ledger does not contain the name of a hidden file, so take the name that the user gave
+    # the ledger does not contain the name of a hidden file, so the name is the one that the user gave
     name = photo if hidden or uri is None else display_path(uri)
     place = "no file contains the photo any more" if uri is None else make_printable(name)
     missing = ", the file does not exist any more" if not exists and uri and photo_id else ""
@@ -238,7 +241,7 @@ def _explain_file(file: dict[str, Any], photo: str, facts: _Facts) -> tuple[list
 
 
 def _describe_date(photo: dict[str, Any]) -> str:
-    """Returns when a photo was taken, or "" if its files have no date."""
+    """Returns a text with the date of a photo, or "" if its files have no date."""
     if photo["taken_from"] is None:
         return ""
     offset = photo["taken_offset"]
@@ -249,7 +252,7 @@ def _describe_date(photo: dict[str, Any]) -> str:
 
 
 def _matches(row: dict[str, Any], photo: str) -> bool:
-    """Returns whether `photo` is the path, the end of the path, or the beginning of the photo id of a file."""
+    """Returns whether `photo` is the path of the file, the end of the path, or the beginning of the photo id."""
     if row["uri"].startswith(HIDDEN_PREFIX):
         return False
     path = display_path(row["uri"])

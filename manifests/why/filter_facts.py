@@ -13,7 +13,7 @@ from manifests.ledger.records import Face, Photo
 
 
 def describe_filters(ledger: Ledger, faces: list[dict[str, Any]]) -> dict[str, str]:
-    """Returns a dict that maps face id to a text: the filter that removed the face, and the measures of the face."""
+    """Returns a dict that maps a face id to a text about the filter that removed the face, with the face's measures."""
     texts: dict[str, str] = {}
     filter_sets = ledger.read_details("filters")  # the newest first
     for face in faces:
@@ -39,9 +39,9 @@ def describe_filters(ledger: Ledger, faces: list[dict[str, Any]]) -> dict[str, s
 
 
 def find_overridden_filters(ledger: Ledger, faces: list[dict[str, Any]]) -> dict[str, str]:
-    """Returns a dict that maps face id to the reason of the filter that would drop the face.
+    """Returns a dict that maps a face id to the reason of the filter that would drop the face.
 
-    The dict contains only those of `faces` that a decision accepts although a filter would drop them.
+    Only faces that a decision accepts, and that a filter would drop without the decision, are in the dict.
     """
     accepted = find_accepts(
         select_active(read_decisions(ledger)),

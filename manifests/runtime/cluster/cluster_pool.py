@@ -1,7 +1,8 @@
 """Runs a stage's function on batches in the processes of a Ray cluster, and returns the results in order.
 
-Each batch is a task of Ray. Ray chooses the node of a task, and runs the task again if the node dies. A process of Ray
-serves many tasks, so it loads the face models one time (`node_work.py`). docs/scale.md says why Ray Data is not used.
+Each batch is a task of Ray. Ray chooses the node of a task, and runs the task again on another node if the node dies. A
+process of Ray runs many tasks, but loads the face models only once (`node_work.py`). docs/scale.md says why Likeness
+does not use Ray Data.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from manifests.errors import BadInput, LikenessError, ModelUnavailable
 from manifests.runtime.cluster.node_versions import describe_difference, find_versions
 from manifests.runtime.workers import BatchMap
 
-AHEAD = 4  # The number of batches that wait or run for each core, as with the local engine.
-RETRIES = 10  # How many nodes or processes may die while they work on one batch (ours).
-SECONDS_WITHOUT_RESULT = 60.0  # After this time without a result, the driver looks whether nodes are left (ours).
+AHEAD = 4  # The largest number of batches that wait or run for each core. The local engine has the same number.
+RETRIES = 10  # The work fails if more nodes or processes than this number die while they work on one batch (ours).
+SECONDS_WITHOUT_RESULT = 60.0  # After this time without a result, the driver checks whether any nodes are left (ours).
 
 
 @contextmanager
@@ -27,10 +28,11 @@ def open_cluster_pool(
 ) -> Iterator[BatchMap]:
     """Yields a function like `map` that runs batches on the connected cluster, and yields the results in order.
 
-    Each worker process first calls `start`, and then `check` with None. If `on_gpu`, each batch gets a share of a GPU:
-    as many processes share the GPUs of the cluster as it has cores. Before the first batch, one process of each node is
-    tested. Raises BadInput if a node has another version of Likeness, Python or a library, or if `on_gpu` and no node
-    has a GPU. Raises ModelUnavailable if `check` raises an error on a node. Raises LikenessError if no node is left.
+    Each worker process first calls `start`, and then `check` with None. If `on_gpu` is true, one process for each core
+    of the cluster shares the GPUs of the cluster. Before the first batch, one process of each node is tested. Raises
+    BadInput if a node has another version of Likeness, Python or a library. Raises BadInput if `on_gpu` is true and no
+    node has a GPU. Raises ModelUnavailable if `check` raises an error on a node. Raises LikenessError if no node is
+    left.
     """
     import ray
 
@@ -39,7 +41,7 @@ def open_cluster_pool(
     if on_gpu and not gpus:
         raise BadInput("No node of the cluster offers a GPU to Ray. Start the nodes with GPUs, or give --device cpu.")
     share = min(1.0, gpus / max(1, cores)) if on_gpu else 0.0
-    # With GPUs, Ray would by default end the process after each task, and the process would lose the models.
+    # By default, Ray would end a process with a GPU after each task, and the next process would load the models again.
     task = ray.remote(num_cpus=1, num_gpus=share, max_retries=RETRIES, max_calls=0)(_make_task())
     preparation, versions = pickle.dumps((start, check)), find_versions()
     _test_nodes(task, versions, preparation)
@@ -59,8 +61,8 @@ def open_cluster_pool(
 def _make_task() -> Callable[..., tuple[str, str, Any]]:
     """Returns the function of a task.
 
-    Ray sends the code of an inner function to the nodes. The function can therefore compare versions on a node with any
-    other version of Likeness, or without Likeness.
+    The function is an inner function, because Ray sends the code of inner functions to the nodes. It can therefore
+    compare versions even on a node that has another version of Likeness, or no Likeness.
     """
     from manifests.runtime.cluster.node_versions import make_finder
 
@@ -82,7 +84,7 @@ def _make_task() -> Callable[..., tuple[str, str, Any]]:
 
 
 def _test_nodes(task: Any, versions: dict[str, str], preparation: bytes) -> None:
-    """Runs the preparation in one process of each node, at the same time on all nodes."""
+    """Runs the preparation in one process of each node, on all nodes at the same time."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -98,7 +100,7 @@ def _test_nodes(task: Any, versions: dict[str, str], preparation: bytes) -> None
 
 
 def _take(reference: Any, versions: dict[str, str]) -> Any:
-    """Waits for the result of a task and returns it. Raises the error of the task as one sentence."""
+    """Waits for the result of a task, and returns the result. An error of the task is raised with one sentence."""
     import ray
 
     while True:

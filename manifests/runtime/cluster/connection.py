@@ -1,7 +1,7 @@
 """Connects this process to a Ray cluster, or starts Ray on this machine.
 
-The address `local` means that Ray is started on this machine and ends with the command. The process that connects is
-called the driver. The driver alone writes the ledger.
+With the address `local`, Ray is started on this machine, and ends with the command. The process that connects is called
+the driver. Only the driver writes the ledger.
 """
 
 from __future__ import annotations
@@ -19,27 +19,29 @@ from pathlib import Path
 
 from manifests.errors import BadInput, LikenessError
 
-THIS_MACHINE = "local"  # the address that starts Ray on this machine
-ANSWER_SECONDS = 4.0  # how long the head node may take to accept a connection, and then to send its first bytes (ours)
-OBJECT_STORE_BYTES = 2**28  # Ray on this machine holds rows and degraded images here, until they are recorded (ours)
+THIS_MACHINE = "local"  # The address with which Ray is started on this machine.
+# Longest time in which the head node must accept a connection, and then send its first bytes (ours).
+ANSWER_SECONDS = 4.0
+# Size of the memory in which Ray on this machine holds rows and images until they are recorded (ours).
+OBJECT_STORE_BYTES = 2**28
 
 # Ray reads these variables when it is imported.
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # without a warning about the variables of GPUs
-    "RAY_DEDUP_LOGS_SKIP_REGEX": "^",  # prints no line of other processes, because --json prints only JSON
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray prints no warning about the variables of GPUs.
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "^",  # Ray prints no lines of other processes, because --json must print only JSON.
 }
-_FOLDER = "likeness-ray-{}"  # the folder of Ray's sockets and logs, with the number of the driver's process
-# A server that speaks HTTP/2, as every Ray head node does, answers these bytes with a frame of the type 4 (RFC 9113,
-# sections 3.4 and 6.5).
+_FOLDER = "likeness-ray-{}"  # The name of the folder of Ray's sockets and logs. {} is the id of the driver's process.
+# Every Ray head node speaks HTTP/2. A server that speaks HTTP/2 answers these bytes with a frame of the type 4 (RFC
+# 9113, sections 3.4 and 6.5).
 _HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 
 
 def choose_cluster(is_ray: bool, address: str | None, workers: int | None) -> str | None:
     """Returns the address of the cluster that the options name, or None for the local engine.
 
-    `workers` is the value of --workers, or None. Raises BadInput if Ray is not installed, or if the options contradict
-    each other. Ray is not imported.
+    `workers` is the value of --workers, or None. Raises BadInput if Ray is needed and not installed, or if the options
+    contradict each other. This function does not import Ray.
     """
     if not is_ray:
         if address is not None:
@@ -63,9 +65,9 @@ def choose_cluster(is_ray: bool, address: str | None, workers: int | None) -> st
 def connect_to_cluster(address: str, workers: int | None = None) -> Iterator[None]:
     """Connects this process to the cluster at `address` until the end of the block.
 
-    With the address `local`, Ray is started with `workers` cores, or with all cores, and ended after the block. Its
-    ports listen on the loopback interface only. Raises BadInput if no cluster answers or if the cluster has another
-    version of Ray or Python.
+    With the address `local`, Ray is started before the block and ended after it. Ray then uses `workers` cores, or all
+    cores if `workers` is None. Its ports listen only on the loopback interface. Raises BadInput if no cluster answers
+    or if the cluster has another version of Ray or Python.
     """
     if address not in (THIS_MACHINE, "auto"):
         _check_answer(address)
@@ -88,14 +90,14 @@ def connect_to_cluster(address: str, workers: int | None = None) -> Iterator[Non
 
 @contextmanager
 def _start_ray(workers: int | None) -> Iterator[None]:
-    # The path of a socket has at most 107 bytes, so a long folder for temporary files cannot be used.
+    # The path of a socket has at most 107 bytes, so the path of the folder for temporary files must be short.
     parent = Path(tempfile.gettempdir())
     parent = parent if len(os.fsencode(parent)) < 30 else Path("/tmp")
     _remove_dead_folders(parent)
     folder = parent / _FOLDER.format(os.getpid())
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o700)
-    # Without a token in the environment, Ray writes a token into the home folder of the user.
+    # Without this token, Ray would write a token into the home folder of the user.
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     import ray
 
@@ -118,12 +120,12 @@ def _start_ray(workers: int | None) -> Iterator[None]:
             ) from None
         yield
     finally:
-        ray.shutdown()  # ends the processes that use the folder
+        ray.shutdown()  # this ends the processes that use the folder
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _remove_dead_folders(parent: Path) -> None:
-    """Removes the folders of Ray that commands left because they were killed."""
+    """Removes the folders of Ray that killed commands have left."""
     for folder in parent.glob(_FOLDER.format("*")):
         number = folder.name.rpartition("-")[2]
         if number.isdigit() and not Path("/proc", number).exists() and Path("/proc").is_dir():
@@ -131,12 +133,12 @@ def _remove_dead_folders(parent: Path) -> None:
 
 
 def _check_answer(address: str) -> None:
-    """Raises BadInput if no server at `address` speaks HTTP/2. Ray would wait for such a server for minutes."""
+    """Raises BadInput if no server at `address` speaks HTTP/2. Without this check, Ray would wait for minutes."""
     host, _, port = address.rpartition(":")
     advice = "Check the address, and start the head node with: ray start --head."
     try:
         with socket.create_connection((host, int(port)), ANSWER_SECONDS) as connection:
-            if os.environ.get("RAY_USE_TLS") == "1":  # the server answers only after an encrypted greeting
+            if os.environ.get("RAY_USE_TLS") == "1":  # with TLS, the server answers only an encrypted greeting
                 return
             connection.settimeout(ANSWER_SECONDS)
             connection.sendall(_HTTP2_GREETING)
@@ -161,7 +163,7 @@ def _connect(address: str) -> None:
 
 
 def _describe_failure(address: str, text: str) -> str:
-    """Returns the sentence for the texts of the errors that Ray raised."""
+    """Returns a sentence for the user. `text` has the texts of the errors that Ray raised."""
     versions = re.findall(r"Ray: (\S+)\s+Python: (\S+)", text)
     if len(versions) == 2:
         (ray_there, python_there), (ray_here, python_here) = versions

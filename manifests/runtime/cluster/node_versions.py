@@ -1,6 +1,6 @@
-"""Compares the versions of Likeness, Python and the libraries of a node with those of the driver.
+"""Compares the versions of Likeness, Python and the libraries on a node with the versions on the driver's machine.
 
-Other versions can give other rows or other bytes, so a node with other versions is refused.
+With other versions, a node could return other rows or other bytes. Such a node is therefore refused.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ SOURCES = "sources of Likeness"
 
 
 def find_versions() -> dict[str, str]:
-    """Returns the versions on this machine, as `make_finder` describes them."""
+    """Returns the versions on this machine. `make_finder` explains the result."""
     return make_finder()()
 
 
 def make_finder() -> Callable[[], dict[str, str]]:
-    """Returns a function that maps names to the versions on its machine.
+    """Returns a function that returns a dict with the versions on the machine on which it is called.
 
-    The names are Likeness, Python, the libraries whose version can change a result, and SOURCES. The value of SOURCES
-    is a hash of all files of code, because two copies of a repository can have the same version and different code.
-    The function is an inner function and imports no module of Likeness, so Ray can send its code to any node.
+    The keys of the dict are Likeness, Python, the libraries whose version can change a result, and SOURCES. The value
+    of SOURCES is a hash of all files of code, because two copies of Likeness can have the same version and different
+    code. The function is an inner function and imports no module of Likeness, so Ray can send its code to any node.
     """
     names, sources = TOOLS, SOURCES
-    found: dict[str, str] = {}  # what the first call in a process found; empty when the code is sent to a node
+    found: dict[str, str] = {}  # the result of the first call in a process; empty when Ray sends the code to a node
 
     def find() -> dict[str, str]:
         if found:
@@ -56,7 +56,7 @@ def make_finder() -> Callable[[], dict[str, str]]:
 
 
 def describe_difference(node: str, there: dict[str, str], here: dict[str, str]) -> str:
-    """Returns a sentence about the first name whose version differs between the node and this machine."""
+    """Returns a sentence about the first difference between the versions on a node and on this machine."""
     name = next(name for name in here if there.get(name) != here[name])
     if name == SOURCES:
         return (
