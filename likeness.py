@@ -67,6 +67,7 @@ from manifests.exit_codes import EXIT_CODES, INTERRUPTED, exit_with_message, run
 from manifests.ledger.paths import MAX_SEED
 from manifests.runtime.flags import argument, flag
 from manifests.runtime.json_log import log, log_as_json
+from manifests.runtime.text import format_count
 from manifests.stores.store_path import parse_path
 
 if TYPE_CHECKING:
@@ -213,7 +214,7 @@ def _print_plan(
         chosen = {"recipe": recipe.name, "preset": recipe.preset, "size": recipe.size, "images": length}
         typer.echo(json.dumps({**facts, **chosen}))
         return
-    typer.echo(f"The command would curate {len(photos)} paths into {dataset},")
+    typer.echo(f"The command would curate {format_count(len(photos), 'path')} into {dataset},")
     typer.echo(f"freeze {recipe.preset} at {recipe.size} px, train {recipe.name} for {length} images into {folder},")
     typer.echo(f"evaluate the run, and write {dataset / 'report'}.")
 

@@ -1,7 +1,7 @@
 """Scores our grouping and other clustering methods against labels.
 
     python benchmarks/grouping_quality.py PHOTOS... --faces SPEC    folders with one sub-folder for each person
-    python benchmarks/grouping_quality.py EMBEDDINGS.npz            with E, float (n, d), and id, (n,)
+    python benchmarks/grouping_quality.py EMBEDDINGS.npz            embeddings E, float (n, d), and labels id, (n,)
 
 All methods get the same embeddings in one run. Our method does not get photo ids here, because the other methods (the
 peers) cannot use photo ids. The label of a photo is the name of its folder. The largest accepted face of the photo gets

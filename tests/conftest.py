@@ -83,8 +83,7 @@ def shared_data() -> Path:
 def public_folder() -> Iterator[Path]:
     """Yields an empty folder that other users of the machine may read.
 
-    `tmp_path` cannot be used for this: all `tmp_path` are in one folder of the machine, and each start of pytest closes
-    this folder to other users.
+    `tmp_path` cannot be used for this, because each start of pytest closes the folder of all `tmp_path` to other users.
     """
     with tempfile.TemporaryDirectory(prefix="likeness-public-") as name:
         folder = Path(name)

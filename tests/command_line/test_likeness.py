@@ -154,7 +154,7 @@ def test_dry_runs_print_json_where_they_are_asked_to_and_the_demo_needs_no_photo
     found = command("run", tmp_path, "--out", tmp_path / "d", "--dry-run", "--json")
     assert ast.literal_eval(found.stdout)["run"] == str(tmp_path / "d" / "run")
     found = command("demo", "--out", tmp_path / "d", "--dry-run")
-    assert found.returncode == 0 and "The command would curate 1 paths" in found.stdout
+    assert found.returncode == 0 and "The command would curate 1 path into" in found.stdout
     assert not (tmp_path / "d").exists()
 
 

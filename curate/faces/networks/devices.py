@@ -18,8 +18,8 @@ class Device:
     # The options of the provider. The options ask for 32 bits, so that the boxes and embeddings differ only by
     # rounding.
     options: Mapping[str, str] = field(default_factory=dict)
-    photos: int = 16  # Largest number of photos in one run of the detector (ours).
-    faces: int = 64  # Largest number of faces in one run of the recognizer (ours).
+    photos: int = 16  # Largest number (ours) of photos in one run of the detector.
+    faces: int = 64  # Largest number (ours) of faces in one run of the recognizer.
     # The memory to which I/O binding copies the inputs, as onnxruntime names it. If `memory` is None, onnxruntime
     # copies the inputs itself.
     memory: str | None = None

@@ -64,8 +64,8 @@ def _find_leaving(numbers: Sequence[int], undone: int, in_force: Collection[int]
     """Returns the number of the decision with which a face left the person whom the decision `undone` divided. Returns
     0 if the face did not leave.
 
-    `numbers` are the numbers of the splits and moves that name the face. The result is infinite if the face left later
-    and a decision in force says so. A later decision that was undone does not count.
+    `numbers` are the numbers of the splits and moves that name the face. The result is infinite if one of the numbers
+    is greater than `undone` and belongs to a decision in force.
     """
     if any(number > undone and number in in_force for number in numbers):
         return math.inf

@@ -22,7 +22,10 @@ _KEYS = ("benchmark", "benchmark_with_references", "lq_set", "images", "judge", 
 
 @dataclass(frozen=True)
 class LoadedResult:
-    """Holds one result. The keys and names of the systems are the keys and names that the comparison uses."""
+    """Holds one result. In `rows` and `systems`, each system has the key and the name that the comparison gives it.
+
+    In `content`, each system has the key of the file.
+    """
 
     path: Path
     content: dict[str, Any]

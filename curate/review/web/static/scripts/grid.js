@@ -4,7 +4,8 @@
 const PART = 100; // number of rows in one request (ours)
 
 class Grid {
-  /* `source(start, count)` returns the path of a request for rows. `draw` fills a cell with a row. */
+  /* A row describes one face or one other thing, as the server sends it. `source(start, count)` returns the path of a
+     request for rows. `draw(cell, row)` shows the row in a cell. */
   constructor(root, { source, draw, label, minWidth = 150, extraHeight = 62, open = () => {} }) {
     Object.assign(this, { root, source, draw, label, minWidth, extraHeight, open });
     this.rows = []; this.total = 0; this.cells = new Map(); this.parts = new Map();
