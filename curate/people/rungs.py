@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from curate.detection.filter_files import insert_min_score
-from curate.detection.screen import find_reasons
 from curate.face_filters import RUNGS
-from manifests.ledger.filters import list_photo_facts
+from manifests.ledger.filters import FilterSet, find_removals, list_photo_facts
 from manifests.ledger.records import Face, Pair, Photo
 
 
@@ -22,9 +21,13 @@ def count_rungs(
     used = {face for pair in pairs for face in (pair.target, *pair.refs)}
     faces = [face for face in faces if face.face_id in used]
     facts = [list_photo_facts(photos[face.photo_id]) for face in faces]
+    rungs = [insert_min_score(rung, min_score) for rung in RUNGS]
+    # The rungs share most of their filters. Each filter is evaluated one time, because that takes most of the time.
+    rules = list(dict.fromkeys(rule for rung in rungs for rule in rung.filters))
+    removals = find_removals(faces, facts, FilterSet("rungs", 1, tuple(rules)))
     counts = {}
-    for rung in RUNGS:
-        reasons = find_reasons(faces, facts, insert_min_score(rung, min_score))
-        accepted = {face.face_id for face, reason in zip(faces, reasons, strict=True) if reason is None}
+    for rung in rungs:
+        removed = removals[:, [rules.index(rule) for rule in rung.filters]].any(axis=1).tolist()
+        accepted = {face.face_id for face, is_removed in zip(faces, removed, strict=True) if not is_removed}
         counts[rung.name] = sum(pair.target in accepted and not accepted.isdisjoint(pair.refs) for pair in pairs)
     return counts
