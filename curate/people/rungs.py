@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from curate.detection.filter_files import insert_min_score
 from curate.face_filters import RUNGS
 from manifests.ledger.filters import FilterSet, find_removals, list_photo_facts
@@ -27,7 +29,7 @@ def count_rungs(
     removals = find_removals(faces, facts, FilterSet("rungs", 1, tuple(rules)))
     counts = {}
     for rung in rungs:
-        removed = removals[:, [rules.index(rule) for rule in rung.filters]].any(axis=1).tolist()
-        accepted = {face.face_id for face, is_removed in zip(faces, removed, strict=True) if not is_removed}
+        kept = np.flatnonzero(~removals[:, [rules.index(rule) for rule in rung.filters]].any(axis=1))
+        accepted = {faces[row].face_id for row in kept.tolist()}
         counts[rung.name] = sum(pair.target in accepted and not accepted.isdisjoint(pair.refs) for pair in pairs)
     return counts

@@ -245,7 +245,7 @@ class Ledger:
                 new_keys = [tuple(getattr(row, key) for key in keys) for row in by_kind.get(kind, [])]
                 self._delete_others(table, keys, new_keys)
             for kind, batch in by_kind.items():
-                self._upsert(kind, batch)
+                self._upsert(kind, batch, kind in replace)
             self._mark(stage, units, config, detail, started)
             self._con.execute("COMMIT")
         except (duckdb.Error, RuntimeError) as error:
@@ -322,11 +322,19 @@ class Ledger:
         self._con.execute(f"DELETE FROM {table} WHERE NOT EXISTS (SELECT 1 FROM new_keys WHERE {same})")
         self._con.unregister("new_keys")
 
-    def _upsert(self, kind: type, batch: list[Record]) -> None:
-        """Write records of one class. A record replaces an old row with the same key."""
-        table, _ = TABLES[kind]
+    def _upsert(self, kind: type, batch: list[Record], skip_equal: bool) -> None:
+        """Write records of one class. A record replaces an old row with the same key.
+
+        With `skip_equal`, records that are equal to an old row are not written. DuckDB takes .26 ms to replace a row
+        with lists, and a stage that replaces a whole table often changes few rows. To find the equal rows, the whole
+        table is read.
+        """
+        table, keys = TABLES[kind]
         names = [field.name for field in dataclasses.fields(kind)]
         columns = {name: [getattr(row, name) for row in batch] for name in names}
         self._con.register("incoming", pa.table(columns))
-        self._con.execute(f"INSERT OR REPLACE INTO {table} ({', '.join(names)}) SELECT * FROM incoming")
+        rows = "SELECT * FROM incoming"
+        if skip_equal:
+            rows = f"({rows} EXCEPT SELECT {', '.join(names)} FROM {table}) ORDER BY {', '.join(keys)}"
+        self._con.execute(f"INSERT OR REPLACE INTO {table} ({', '.join(names)}) {rows}")
         self._con.unregister("incoming")

@@ -155,6 +155,22 @@ def test_forget_removes_the_named_rows(tmp_path):
         assert [row.identity_id for row in ledger.read_rows(Identity)] == ["b", "d"]
 
 
+def test_replacing_a_table_writes_only_the_rows_that_changed(tmp_path):
+    pairs = [Pair(f"t{number}", ("a", "b"), (0.5, 0.25), "random", "train", (None, 3)) for number in range(3)]
+    with Ledger.open(tmp_path, write=True) as ledger:
+
+        def list_places() -> dict[str, int]:
+            return dict(ledger.query("SELECT target, rowid FROM pairs").iter_rows())
+
+        ledger.record("s", "1", {}, pairs, replace=(Pair,))
+        before = list_places()
+        changed = dataclasses.replace(pairs[1], gap_days=(2, 3))
+        ledger.record("s", "2", {}, [pairs[0], changed, pairs[2]], replace=(Pair,))
+        assert ledger.read_rows(Pair) == [pairs[0], changed, pairs[2]]
+        after = list_places()
+        assert {target for target, place in after.items() if before[target] != place} == {"t1"}
+
+
 def test_marks_know_their_stage_their_configuration_and_their_clock(tmp_path):
     with Ledger.open(tmp_path, write=True) as ledger:
         start = datetime(2020, 1, 1)
