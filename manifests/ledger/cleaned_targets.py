@@ -59,8 +59,8 @@ def select_best_versions(ledger: Ledger, iteration: str, before: int | None = No
     """Returns a dict that maps face id to the newest accepted version of the face.
 
     Faces without an accepted version are not in the dict. With `before`, only rounds with a lower number count. Cleaned
-    pictures must not get into val or test. The dict therefore leaves out the faces of val and test. It also leaves out
-    training faces that are references of a target in val or test, which --split-by photos allows.
+    pictures must not get into val or test. The dict therefore leaves out the faces of val and test. With --split-by
+    photos, training faces can be references of a target in val or test. The dict leaves out such faces too.
     """
     rows = ledger.query(_BEST_VERSIONS, iteration, before)
     return {row["face_id"]: CleanedVersion(**row) for row in rows.iter_rows(named=True)}
@@ -78,7 +78,8 @@ def find_stray_versions(ledger: Ledger) -> list[CleanedVersion]:
 
 
 def read_history(ledger: Ledger, faces: Iterable[str]) -> dict[str, list[dict[str, Any]]]:
-    """Returns a dict that maps a face id to the attempts to clean the face, followed by the rounds that trained on it.
+    """Returns a dict that maps a face id to the attempts to clean the face, followed by the rounds that trained on the
+    face.
 
     The attempts are ordered by iteration and round, and so are the training rounds. An attempt has the kind `versions`
     and the columns of the table `versions`. A training round has the kind `training_images` and the columns of the
@@ -95,7 +96,7 @@ def read_history(ledger: Ledger, faces: Iterable[str]) -> dict[str, list[dict[st
 
 
 def describe_history(history: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Returns one sentence for each attempt to clean a face, and one sentence for each iteration that trained on it."""
+    """Returns a sentence for each attempt to clean a face, and a sentence for each iteration that trained on the face."""
     sentences = []
     for row in history:
         if row["kind"] == "versions":

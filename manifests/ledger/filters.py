@@ -24,7 +24,7 @@ from manifests.runtime.text import take_first_line
 
 _REASON = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
-# The columns that a predicate may use. These are measures of a face.
+# The columns with measures of a face that a predicate may use.
 _FACE_COLUMNS: dict[str, Any] = {
     **dict.fromkeys(
         ("det_score", "inter_ocular_px", "yaw", "pitch", "roll", "sharpness", "blockiness", "noise", "exposure"),

@@ -65,9 +65,8 @@ def select_labels_of_faces(
 ) -> list[Label]:
     """Returns the labels that belong to the faces `face_ids`, or that may name one of these faces.
 
-    If the faces are erased, these labels must be erased too. `faces` are all faces to which labels may belong,
-    including the faces `face_ids`. A label that belongs to no face may name a face whose centre is in the box of the
-    label.
+    The caller erases these labels together with the faces. `faces` are all faces to which labels may belong, including
+    the faces `face_ids`. A label that belongs to no face may name a face whose centre is in the box of the label.
     """
     # Maps a photo id to the centres of its faces in `face_ids`
     centres: dict[str, list[tuple[float, float]]] = defaultdict(list)

@@ -1,7 +1,7 @@
 """Records and reads the result of the last search for leaks.
 
 `curate` and `likeness leaks` record the result, and `manifest check` reads the result. The result contains the number
-of leaks of each kind, and a hash of the splits and pairs that were searched. It names no face.
+of leaks of each kind, and a hash of the splits and pairs that were searched. The result names no face.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def is_audit_recorded(ledger: Ledger, result: dict[str, Any]) -> bool:
 def find_audit_problems(ledger: Ledger) -> list[str]:
     """Returns a sentence for each kind of leak that the last search found.
 
-    If the present splits were not searched, returns only one sentence that says so."""
+    If the present splits were not searched for leaks, returns one sentence that asks the user for a search."""
     if not len(ledger.query("SELECT 1 FROM splits WHERE status = 'ok' LIMIT 1")):
         return []
     audit, command = ledger.read_detail(STAGE), f"`likeness leaks {ledger.dataset}`"

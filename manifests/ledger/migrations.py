@@ -20,7 +20,7 @@ SCHEMA_VERSION = 1
 _CREATE_MIGRATIONS = """CREATE TABLE migrations (
     version INTEGER PRIMARY KEY, purpose VARCHAR NOT NULL, applied TIMESTAMP NOT NULL)"""
 
-# This statement reads no row. It fails if a table or a column is missing.
+# A SELECT that reads no row, and that fails if a table or a column is missing.
 _SELECT_ALL_COLUMNS = "SELECT 1 FROM " + ", ".join(
     f"(SELECT {', '.join(field.name for field in fields(kind))} FROM {table} LIMIT 0)"
     for kind, (table, _) in TABLES.items()

@@ -19,7 +19,7 @@ from manifests.ledger.records import Face, Photo
 # Copies belong to one group if the distances between their eyes differ by less than this factor (ours). In copies of
 # equal size, these distances differ by up to 5%.
 _SAME_SIZE = 1.08
-# For each octave (factor of 2) by which a copy is larger, it must have this many octaves more detail to be better
+# A larger copy is better only if it has this many octaves (factors of 2) more detail for each octave of its larger size
 # (ours). With .05, Likeness chose the original in 95% of 96 comparisons with a copy of half the size, and in 95% of 96
 # comparisons with an enlarged copy.
 _LEAST_GAIN = 0.05
@@ -102,8 +102,8 @@ def _find_turned(copies: Sequence[Copy]) -> list[bool]:
 def _find_conversions(copies: Sequence[Copy]) -> list[int]:
     """Returns a rank for each copy. A copy with a lower rank is more likely the original.
 
-    The rank is that of the format, with one exception. If a lossless file has the same pixels as a lossy file, it was
-    made from the lossy file, and gets a high rank.
+    The rank is that of the format, with one exception. A lossless file with the same pixels as a lossy file was made
+    from the lossy file, and gets a high rank.
     """
     lossy_pixels = {copy.face.crop_sha256 for copy in copies if copy.photo.format not in _LOSSLESS} - {None}
     return [
@@ -173,7 +173,7 @@ def choose_original(copies: Sequence[Copy]) -> tuple[int, list[str]]:
 def _group_by_size(copies: Sequence[Copy], indices: Sequence[int]) -> list[list[int]]:
     """Divides the indices of copies into groups of copies of about the same size.
 
-    In the order of size, a copy begins a new group if it is _SAME_SIZE times as large as the copy before it, or larger.
+    The copies are sorted by size. A copy begins a new group if its size is at least _SAME_SIZE times the size before.
     """
     order = sorted(indices, key=lambda i: (copies[i].face.inter_ocular_px, copies[i].face.face_id))
     groups = [[order[0]]]

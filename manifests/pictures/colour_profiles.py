@@ -71,14 +71,14 @@ def _gray_conversion(transform: ImageCms.ImageCmsTransform) -> Convert | None:
 
 @lru_cache(maxsize=4)
 def own_conversion(icc: bytes, mode: str) -> Callable[[np.ndarray], np.ndarray] | None:
-    """Returns the function that converts sRGB to the colours of a profile. This is the inverse of `srgb_conversion`.
+    """Returns the function that converts sRGB to the colours of a profile, as the inverse of `srgb_conversion`.
 
     `mode` is L, RGB, CMYK or LAB. The function maps float32 (n, 3), sRGB in 0..255, to float32 (n, channels) in 0..255,
     without rounding. Gray is computed from the green channel. Returns None if the profile is sRGB. Raises BrokenProfile
     if the profile cannot be used.
     """
-    # Curation never calls this function. Therefore scipy.interpolate is imported here. In a worker process of curation,
-    # this import would take 30% of the time for imports (our measurement).
+    # scipy.interpolate is imported here, because curation does not need this module. At the top of the file, this
+    # import would take 30% of the time in which a worker process of curation imports its libraries (our measurement).
     from scipy.interpolate import RegularGridInterpolator
 
     to_srgb = srgb_conversion(icc, mode)
@@ -93,8 +93,8 @@ def own_conversion(icc: bytes, mode: str) -> Callable[[np.ndarray], np.ndarray] 
         transform = ImageCms.buildTransform(_srgb(), profile, "RGB", mode, _INTENT, _FLAGS)
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError) as error:
         raise BrokenProfile(str(error)) from None
-    # LittleCMS rounds its results to 8 bits. It therefore converts only a lattice of sRGB colours. The other colours
-    # are interpolated between the results for the lattice, without rounding.
+    # LittleCMS rounds its results to 8 bits. Therefore only a lattice of sRGB colours is converted with LittleCMS. The
+    # other colours are interpolated between the results for the lattice, without rounding.
     axis = np.linspace(0, 255, _FINE_LATTICE)
     lattice = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1)
     whole = Image.fromarray(lattice.round().astype(np.uint8).reshape(-1, _FINE_LATTICE, 3))

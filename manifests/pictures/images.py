@@ -239,7 +239,7 @@ def open_header(file: BinaryIO) -> Image.Image:
 def _open_kind(file: BinaryIO, kind: str, max_pixels: int) -> Image.Image:
     """Decodes a picture of a kind that Pillow does not decode.
 
-    Without its library, raises UndecodableImage with the kind as the reason.
+    Raises UndecodableImage with the kind as the reason if the library of the kind is missing.
     """
     if kind not in EXTRAS or not is_installed(kind):
         raise UndecodableImage(kind)
@@ -258,8 +258,8 @@ def _refuse_too_many(width: int, height: int, max_pixels: int) -> None:
 def _limit_pixels(image: Image.Image, max_pixels: int) -> str | None:
     """Returns None if a picture has at most `max_pixels` pixels.
 
-    If a larger JPEG can be decoded at half size, tells Pillow to do so, and returns HALF_SIZE. Raises UndecodableImage
-    for any other larger picture.
+    Returns HALF_SIZE for a larger JPEG that can be decoded at half size, and tells Pillow to decode this size. Raises
+    UndecodableImage for any other larger picture.
     """
     pixels = image.width * image.height
     if pixels <= max_pixels:

@@ -28,7 +28,7 @@ class Original:
     mode: str  # Pillow's mode of `samples`: L, LA, RGB, RGBA, CMYK or LAB.
     file_format: str  # Pillow's name of the format, such as JPEG.
     depth: int  # Bits per channel: 8, 16 or 32.
-    orientation: int  # EXIF orientation, from 1 to 8. It is 1 if the file has no orientation.
+    orientation: int  # EXIF orientation, from 1 to 8. A file without an orientation has 1.
     icc_profile: bytes | None
     exif: bytes | None
     xmp: bytes | None
@@ -92,7 +92,7 @@ def has_alpha(image: Image.Image) -> bool:
 def find_white(samples: np.ndarray) -> float:
     """Returns the value that stands for white in these samples.
 
-    For 8-bit and 16-bit samples, this is the largest value of the type. For 32-bit samples, it is 1 if no sample
+    For 8-bit and 16-bit samples, white is the largest value of the type. For 32-bit samples, white is 1 if no sample
     exceeds 1, 255 if the largest sample is above 1 and at most 255, and 65535 if a sample exceeds 255.
     """
     if samples.dtype.itemsize < 4:

@@ -36,7 +36,7 @@ def purge(
 
     If a photo shows the person, all data of the whole photo is deleted. The file of the photo itself is never changed.
     The command prints the checkpoints that were trained on the photos, because the weights of a model cannot be
-    cleaned. If the command was interrupted, run it again without --person and --photo to finish the purge. The page
+    cleaned. To finish an interrupted purge, run the command again without --person and --photo. The page
     docs/privacy.md lists what is deleted and what stays.
 
     The exit code is 0 if the purge is proved, 1 if a trace is left, and 2 if the command refuses its input.

@@ -28,7 +28,7 @@ from manifests.privacy.names_in_details import find_labels_of_faces, remove_name
 from manifests.privacy.run_cleanup import remove_faces_from_runs
 from manifests.runtime.files import ARRAY_ERRORS, remove_temporary_files, sha256_bytes, write_atomically
 
-# If a face is dropped for one of these reasons, its row stays, and all other data that was made of it is removed.
+# The row of a face that is dropped for one of these reasons stays. All other data of the face is removed.
 NO_CONSENT, CONSENT_MISSING, OPTED_OUT = "no_consent", "consent_missing", "opted_out"
 ERASURE_REASONS = (NO_CONSENT, CONSENT_MISSING, OPTED_OUT)
 CONSENT_REFUSALS = ("no", "withdrawn")  # These values of photos.consent forbid the use of a photo.
@@ -38,7 +38,7 @@ ERASED_PHOTOS = (
     f"SELECT photo_id FROM photos WHERE reason IN {ERASURE_REASONS} "
     f"UNION SELECT photo_id FROM faces WHERE reason IN {ERASURE_REASONS}"
 )
-# Whether the last curation used `--require-consent`. If so, only photos with the consent yes may be used.
+# Whether the last curation used `--require-consent`. With this option, only photos with the consent yes may be used.
 _REQUIRES_CONSENT = (
     "'true' IN (SELECT detail ->> '$.require_consent' FROM stages WHERE stage = 'consent' AND detail IS NOT NULL "
     "ORDER BY finished DESC LIMIT 1)"
@@ -213,7 +213,7 @@ def erase_faces(ledger: Ledger, faces: Sequence[Face], stage: str, rows: Iterabl
 def erase_dropped_faces(ledger: Ledger) -> None:
     """Erase the data of faces that were dropped for one of ERASURE_REASONS.
 
-    If these faces have no data left, the ledger does not change.
+    The ledger does not change if these faces have no data left.
     """
     dropped = read_faces_with_reason(ledger, ERASURE_REASONS)
     if len(ledger.query(_DROPPED_WITH_REMAINS)):
@@ -254,8 +254,7 @@ def _forget_in_review(ledger: Ledger, removed: set[str]) -> None:
     """Remove all thumbnails of `likeness review`, and remove faces from its list of seen faces.
 
     `likeness review` will make new thumbnails. The list maps the id of a person to the faces that the user has seen
-    with the person. People who are not in the ledger are removed from the list. If the list is broken, its file is
-    removed.
+    with the person. People who are not in the ledger are removed from the list. A broken list is deleted.
     """
     shutil.rmtree(ledger.dataset / THUMBNAILS, ignore_errors=True)
     path = ledger.dataset / VISIT_NAME

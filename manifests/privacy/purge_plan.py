@@ -38,8 +38,8 @@ class PurgePlan:
     reason: str  # PURGED, or OPTED_OUT of manifests/privacy/erase.py.
     photos: tuple[str, ...] = ()
     # For each photo that is not in the dataset and must stay out: the sha256 of its file, the sha256 of its stored
-    # samples, and its perceptual hash. If the user named the photo by its sha256, or if its file cannot be decoded, the
-    # last two are None.
+    # samples, and its perceptual hash. The last two are None if the user named only the sha256, or if the file cannot
+    # be decoded.
     kept_out: tuple[tuple[str, str | None, str | None], ...] = ()
     uris: tuple[str, ...] = ()
     faces: tuple[str, ...] = ()
@@ -48,7 +48,7 @@ class PurgePlan:
     lq_images: int = 0
     targets: int = 0  # Number of removed faces that are targets.
     checkpoints: tuple[str, ...] = ()  # Folders of checkpoints that were trained on the faces.
-    runs: tuple[str, ...] = ()  # Folders of runs and benchmarks that the user named. They are cleaned too.
+    runs: tuple[str, ...] = ()  # Folders of runs and benchmarks that the user named, and that the purge also cleans.
     traces: Traces = field(default_factory=Traces)
 
 

@@ -201,7 +201,7 @@ def _contains_any(path: Path, ids: set[str]) -> bool:
 
 
 def _remove_benchmark(folder: Path) -> None:
-    """Remove the files of a benchmark. If its folder is then empty, remove the folder."""
+    """Remove the files of a benchmark, and then the folder of the benchmark if no other file is left."""
     for name in _BENCHMARK_FILES:
         (folder / name).unlink(missing_ok=True)
     for part in ("pictures", "lq"):

@@ -38,7 +38,8 @@ from manifests.runtime.text import format_count
 def build_report(dataset: Path, runs: Sequence[Path] = ()) -> Path:
     """Write the pages of a dataset's report, and return the path of index.html.
 
-    The report shows the training runs `runs`. If `runs` is empty, it shows the runs inside the dataset's folder.
+    The report shows the training runs `runs`. If `runs` is empty, the report shows the runs inside the dataset's
+    folder.
 
     Raises LedgerMissing if the folder has no ledger, and BadInput if one of the runs is not a training run.
     """

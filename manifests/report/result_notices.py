@@ -18,9 +18,9 @@ from manifests.report.set_notices import (
 from manifests.runtime.text import format_count
 
 FEWEST_IMAGES = 5  # A slice with fewer images is never named as the worst slice (ours).
-# IPS is the identity to the references. It also rises if a restorer copies a reference. The metrics COPYING show such
-# copying, but need targets. Without targets, the metrics WITHOUT_TARGETS show whether a restored image differs from its
-# input.
+# IPS is the identity to the references. IPS also rises if a restorer copies a reference. The metrics of COPYING show
+# such copying, but need targets. The metrics of WITHOUT_TARGETS need no targets, and show how far a restored image is
+# from its input.
 IPS, COPYING, WITHOUT_TARGETS = "id_references", ("id_target", "copy_ratio"), ("id_input", "input_agreement")
 
 
@@ -115,7 +115,7 @@ def _explain_missing_metrics(result: Result) -> list[str]:
 
 
 def _explain_gate(result: Result) -> list[str]:
-    """Returns notices about the identity gate of the NTIRE challenge. Without a score of it, returns []."""
+    """Returns notices about the identity gate of the NTIRE challenge, or [] if the result has no such gate."""
     if (gate := result.get("ntire_gate")) is None:
         return []
     if "reason" in gate:

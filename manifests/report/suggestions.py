@@ -1,8 +1,8 @@
 """Finds pairs of people who may be one person, and people whose faces may show two people.
 
-The page suggestions.html shows the suggestions. They are computed from embeddings, and no suggestion contradicts a
-decision. There is therefore no suggestion about a locked person, about two people whom a decision separates, or about
-two parts of a person that a decision joins.
+The page suggestions.html shows the suggestions. Suggestions are computed from embeddings, and contradict no decision.
+There is therefore no suggestion about a locked person, about two people whom a decision separates, or about two parts
+of a person that a decision joins.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ class SplitSuggestion:
     part: list[str]
     rest: list[str]
     between: float  # Mean cosine between a face of `part` and a face of `rest`.
-    within: float  # Mean cosine between two faces of one part. Of the two parts, this is the smaller mean.
+    # The smaller one of two means: of the cosines between the faces of `part`, and between the faces of `rest`.
+    within: float
 
 
 @dataclass(frozen=True)
@@ -143,9 +144,9 @@ def find_splits(faces: EmbeddedFaces, decisions: UserDecisions, threshold: float
     `threshold`, the cosine at which the grouping joins two single faces. Locked people, and people with fewer than 2 *
     MIN_GROUP clear faces, are left out. Faces that are not clear belong to `rest`.
 
-    We tested the function on web photos (benchmarks/split_suggestions.py). It returned none of 65 people whose faces
-    all have one label. In 550 tests, we put faces of two of these people together: 4 and 2, 10 and 3, or 10 and 10
-    faces. The function returned the mixed person in all 550 tests.
+    We tested the function on web photos (benchmarks/split_suggestions.py). The function returned none of 65 people
+    whose faces all have one label. In 550 tests, we put faces of two of these people together: 4 and 2, 10 and 3, or 10
+    and 10 faces. The function returned the mixed person in all 550 tests.
     """
     rows_of: dict[str, list[int]] = defaultdict(list)
     for row, person in enumerate(faces.people):

@@ -98,9 +98,9 @@ def _is_other_process(number: int) -> bool:
 def lock_folder(folder: Path, lock: str = LOCK) -> Iterator[None]:
     """Hold a lock, so that no other process writes into `folder`. Raises FolderBusy if another process holds the lock.
 
-    A missing folder is created. If it is still empty at the end, it is removed. The lock is the kernel's lock on
-    FOLDER/.lock, so it ends when the process ends or is killed. In a store, and on a file system without locks, two
-    processes can write into the folder at the same time.
+    A missing folder is created. A created folder that is still empty at the end is removed. The lock is the kernel's
+    lock on FOLDER/.lock, so the lock ends when the process ends or is killed. In a store, and on a file system without
+    locks, two processes can write into the folder at the same time.
     """
     if isinstance(folder, StorePath):
         yield
@@ -136,8 +136,8 @@ def _lock(path: Path) -> int | None:
             return None
         except OSError:
             return file
-        # Another process removes the lock file when it releases the lock. This can happen between `open` and `flock`.
-        # If the locked file is no longer at `path`, the loop tries again.
+        # A process that releases the lock also removes the lock file, maybe between this `open` and this `flock`. If
+        # the locked file is no longer at `path`, the loop tries again.
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(file), path.stat()):
                 return file

@@ -3,7 +3,7 @@
 A batch is a list of units, such as photos. The function reads the units with `guard_units`, which tells the pool the
 unit that each process works on. A unit fails if it hangs, ends its process or needs too much memory. After a failure,
 the pool replaces the process and runs the batch again. If the same unit fails again, a `FailedUnit` with the reason
-takes its place in the batch, and the function finishes the other units.
+replaces the unit in the batch, and the function finishes the other units.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ BatchMap = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
 Unit = TypeVar("Unit")
 
 MAX_WORKERS = 1024  # The largest allowed number of worker processes (ours).
-# We chose the two limits for a unit. The largest allowed picture needs 1.2 GiB of memory. It takes 19 s on a core that
-# ten other processes also use. The memory limit does not count the 300 MiB for libraries and models.
+# We chose the two limits for a unit. The largest allowed picture needs 1.2 GiB of memory, and 19 s on a core that ten
+# other processes also use. The memory limit does not count the 300 MiB for libraries and models.
 UNIT_SECONDS = 120.0
 UNIT_MEMORY = 3 * 2**29  # bytes
 
@@ -153,7 +153,7 @@ def _tell_pool(index: int | None) -> None:
 def _limit_memory(more: int | None) -> None:
     """Allow this process `more` bytes in addition to its present memory.
 
-    If `more` is None, the memory limit becomes again what it was at the start of the process.
+    If `more` is None, restore the memory limit of the start of the process.
     """
     if sys.platform != "linux":
         return
@@ -175,7 +175,8 @@ def _keep_freed_memory() -> None:
     """Let this process keep up to 256 MiB of freed memory, if its C library is glibc.
 
     By default, glibc returns the memory of each large array to the system as soon as the array is freed. The system
-    must then fill the memory of the next array with zeros. In our measurement, this took 7% of the time of curation.
+    must then fill the memory of the next array with zeros. In our measurement, the filling took 7% of the time of
+    curation.
     """
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         for setting, value in (_MMAP_THRESHOLD, _TRIM_THRESHOLD, _TOP_PAD):

@@ -113,7 +113,7 @@ def fetch_facts(address: str) -> Facts:
 def fetch_bytes(address: str, facts: Facts | None = None, end: int | None = None) -> bytes:
     """Returns the bytes of a file, or only the first `end` bytes.
 
-    Raises StoreError, also if the number of bytes does not fit the size in `facts`. If `facts` is None, they are
+    Raises StoreError, also if the number of bytes does not fit the size in `facts`. If `facts` is None, the facts are
     fetched.
     """
     store, known = _open_store(address), facts or fetch_facts(address)
@@ -162,7 +162,7 @@ def check_unchanged(address: str, facts: Facts | None) -> None:
 def list_below(address: str) -> tuple[list[tuple[str, Facts]], list[str]]:
     """Returns the files below a folder with their facts, and the addresses of files that are not plain.
 
-    Both lists are sorted. If `address` is a file, the result has only this file. Raises StoreError.
+    Both lists are sorted. If `address` is a file, returns only this file. Raises StoreError.
     """
     store, scheme = _open_store(address), find_scheme(address)
     found = _repeat(address, lambda: store.find(add_secrets(address), detail=True))
@@ -303,10 +303,7 @@ def _read_facts(info: dict[str, Any]) -> Facts:
 
 
 def _read_time(value: Any) -> int:
-    """Returns a time in nanoseconds since 1970.
-
-    It is a whole number of seconds, because not all stores list fractions.
-    """
+    """Returns a time in nanoseconds since 1970, cut to whole seconds, because not all stores list fractions."""
     if isinstance(value, str):
         try:
             value = parsedate_to_datetime(value)

@@ -20,9 +20,9 @@ STORE_MARKER = "likeness.json"  # A folder of a store with this file belongs to 
 class StorePath(PosixPath):
     """A path in a store.
 
-    It has the methods of `Path` that Likeness uses. These methods send requests to the store. They raise StoreError,
-    which is an OSError, if the store refuses a request or does not answer. `list_all` sets the `facts` of its paths, so
-    `stat` sends no request for these paths.
+    A StorePath has the methods of `Path` that Likeness uses. These methods send requests to the store, and raise
+    StoreError, which is an OSError, if the store refuses a request or does not answer. `list_all` sets the `facts` of
+    its paths, so `stat` sends no request for these paths.
     """
 
     facts: Facts | None = None

@@ -98,7 +98,7 @@ def _find_files(
 ) -> list[dict[str, Any]]:
     """Returns the rows of the files that `photo` names.
 
-    If all files of a photo were overwritten, its row has no uri.
+    If all files of a photo were overwritten, returns a row without a uri for the photo.
     """
     by_id: set[str] = set()
     if len(photo) >= _PREFIX and photo.isalnum():

@@ -67,7 +67,7 @@ class Audit:
     counts: Mapping[str, int]  # Maps a kind of leak to the number of leaks that the last search found.
     problems: tuple[str, ...]  # The sentences of `manifest check` about leaks.
     is_current: bool  # Whether the splits have not changed since the last search.
-    expected: float  # Expected number of pairs of two people that reach the threshold. Such a pair is no leak.
+    expected: float  # Expected number of pairs of strangers whose cosine reaches the threshold.
     unchecked: tuple[str, ...]
 
     @property

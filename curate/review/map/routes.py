@@ -24,7 +24,7 @@ _GOLDEN = (5**0.5 - 1) / 2  # The step from the hue of a person to the next hue,
 
 
 def show_map(request: Request) -> Response:
-    """Sends the page of the map. If there is no map yet, its computation starts in the background."""
+    """Sends the page of the map. If there is no map yet, starts the computation of the map in the background."""
     key, face_map = _find_map(request)
     job = request.app.state.jobs.find(compute_map)
     if face_map is None:

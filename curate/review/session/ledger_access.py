@@ -32,7 +32,7 @@ def retry(work: Callable[[], Item]) -> Item:
 
 
 def find_read_only(dataset: Path) -> str:
-    """Returns "" if decisions can be recorded. If the files are read-only, returns a sentence that says so."""
+    """Returns "" if decisions can be recorded. Returns a sentence if the files of the dataset are read-only."""
     if os.access(dataset, os.W_OK) and os.access(dataset / LEDGER_NAME, os.W_OK):
         return ""
     return f"{dataset} is read-only. The pages show the dataset, but nothing can be changed."

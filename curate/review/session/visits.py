@@ -3,8 +3,8 @@
 The review uses this record to find faces that joined a person later.
 
 The file DATASET/review_visit.json maps the id of each seen person to the ids of the person's seen faces. A purge
-removes the faces of a purged person from the file. A review that is open during the purge forgets these faces too. It
-also forgets the faces of photos that must not be used any more.
+removes the faces of a purged person from the file. A review that is open during the purge forgets these faces too. The
+review also forgets the faces of photos that must not be used any more.
 """
 
 from __future__ import annotations

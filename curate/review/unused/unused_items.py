@@ -91,8 +91,9 @@ class UnusedItem:
     used: str | None  # For a near-duplicate, the face id of the copy that is used.
     facts: str  # The measures of a face as text.
     can_show: bool  # Whether the page may show a picture.
-    can_accept: bool = False  # Whether a decision can accept the face: a filter dropped it, and its picture is shown.
-    decision: Decision | None = None  # The decision in force that drops the face, or that accepts it.
+    # Whether a decision can accept the face: a filter dropped the face, and the page shows a picture of the face.
+    can_accept: bool = False
+    decision: Decision | None = None  # The decision in force that drops or accepts the face.
     # The consent for a photo that is not used because of its consent. "" if the consent is unknown.
     consent: str | None = None
 

@@ -127,8 +127,8 @@ class Access:
     def _is_own_host(self, host: str) -> bool:
         """Returns whether the value of a Host header is an address of this server.
 
-        A server that listens on all addresses accepts every numeric address. This is safe, because an attack by DNS
-        rebinding needs a name.
+        A server that listens on all addresses accepts every numeric address. A numeric address is safe, because an
+        attack by DNS rebinding needs a name.
         """
         try:
             parts = urlsplit(f"//{host}")

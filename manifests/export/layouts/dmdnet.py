@@ -3,8 +3,8 @@
 The layout follows SpecificLists.txt and main_test.py in the repositories of DMDNet and ASFFNet. The loaders of DMDNet
 and ASFFNet take every file in a folder of references, and need two or more references. The loaders read 68 lines "x y",
 in the reference's pixels, from `<reference>.png.txt`. Each target has its own folder of references, so that the target
-is not among its own references. The folder `GT` has the clean targets. The loaders do not read it, but the low-quality
-images can be made again only from the targets.
+is not among its own references. The folder `GT` has the clean targets, from which the low-quality images can be made
+again. The loaders do not read this folder.
 """
 
 from __future__ import annotations

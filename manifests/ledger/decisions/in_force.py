@@ -60,7 +60,7 @@ def _narrow(decision: Decision, taken: Sequence[TakenBack]) -> list[Decision]:
 def _join_again(decision: Decision, taken: Sequence[TakenBack]) -> list[Decision]:
     """Returns decisions that together separate the same faces as `decision`, which is a split or an apart.
 
-    However, they do not separate the `faces` of an item of `taken` from the `others` of this item.
+    The returned decisions do not separate the `faces` of an item of `taken` from the `others` of this item.
     """
     pieces = [decision]
     for one in taken:
@@ -106,7 +106,7 @@ def select_in_force(decisions: Iterable[Decision]) -> list[Decision]:
 
 
 def find_undos(decisions: Iterable[Decision]) -> dict[int, int]:
-    """Returns a dict that maps the number of an undone decision to the number of the undo that took it back."""
+    """Returns a dict that maps the number of an undone decision to the number of the undo."""
     undos: dict[int, int] = {}
     for decision in sorted(decisions, key=lambda decision: -decision.number):
         if decision.kind == "undo" and decision.number not in undos:
@@ -130,7 +130,7 @@ def find_takers(decisions: Sequence[Decision]) -> dict[int, list[int]]:
 
 
 def resolve_undos(decisions: Iterable[Decision], log: Iterable[Decision]) -> list[Decision]:
-    """Returns `decisions`. Each undo is replaced by the decision that it takes back or restores.
+    """Returns `decisions`, with each undo replaced by the decision that the undo takes back or restores.
 
     `log` are all recorded decisions. If a purge removed the decision of an undo, the undo stays in the list.
     """

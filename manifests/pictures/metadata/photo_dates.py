@@ -94,8 +94,8 @@ def _read_fields(image: Image.Image, exif: Image.Exif, xmp: bytes) -> Iterator[_
 def _read_date(field: _Field) -> PhotoDate:
     """Returns the date in a field, with its doubt.
 
-    If the time is missing, the date is the middle of the day. If the day is missing too, it is the middle of the month.
-    If the month is missing too, it is the middle of the year.
+    A date without a time stands for the middle of its day. A date without a day stands for the middle of its month. A
+    date without a month stands for the middle of its year.
     """
     if _NOTHING.fullmatch(field.text):
         return PhotoDate(taken_from=field.name, taken_doubt=UNSET)

@@ -61,8 +61,8 @@ def open_cluster_pool(
 def _make_task() -> Callable[..., tuple[str, str, Any]]:
     """Returns the function of a task.
 
-    The function is an inner function, because Ray sends the code of inner functions to the nodes. It can therefore
-    compare versions even on a node that has another version of Likeness, or no Likeness.
+    The function is an inner function, because Ray sends the code of inner functions to the nodes. The function can
+    therefore compare versions even on a node that has another version of Likeness, or no Likeness.
     """
     from manifests.runtime.cluster.node_versions import make_finder
 

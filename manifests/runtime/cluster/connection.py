@@ -1,7 +1,7 @@
 """Connects this process to a Ray cluster, or starts Ray on this machine.
 
-With the address `local`, Ray is started on this machine, and ends with the command. The process that connects is called
-the driver. Only the driver writes the ledger.
+For the address `local`, this process starts Ray on this machine, and ends Ray with the command. The process that
+connects is called the driver. Only the driver writes the ledger.
 """
 
 from __future__ import annotations
@@ -65,9 +65,9 @@ def choose_cluster(is_ray: bool, address: str | None, workers: int | None) -> st
 def connect_to_cluster(address: str, workers: int | None = None) -> Iterator[None]:
     """Connects this process to the cluster at `address` until the end of the block.
 
-    With the address `local`, Ray is started before the block and ended after it. Ray then uses `workers` cores, or all
-    cores if `workers` is None. Its ports listen only on the loopback interface. Raises BadInput if no cluster answers
-    or if the cluster has another version of Ray or Python.
+    With the address `local`, Ray is started before the block, and ended after the block. Ray then uses `workers` cores,
+    or all cores if `workers` is None. Its ports listen only on the loopback interface. Raises BadInput if no cluster
+    answers or if the cluster has another version of Ray or Python.
     """
     if address not in (THIS_MACHINE, "auto"):
         _check_answer(address)

@@ -13,13 +13,16 @@ from tests.doubles.review.reviewed_dataset import make_dataset
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Makes the dataset of `make_dataset` once. A test that changes the dataset works on a copy."""
+    """Calls `make_dataset` once for all tests. A test that changes the dataset works on a copy."""
     return make_dataset(tmp_path_factory.mktemp("reviewed"))
 
 
 @pytest.fixture(scope="session")
 def curated_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns a folder with `photos` and `dataset`: four people with five photos each. No test changes the folder."""
+    """Returns a folder with `photos` and their `dataset`: four people with five photos each.
+
+    No test changes this folder.
+    """
     folder = tmp_path_factory.mktemp("review")
     with pytest.MonkeyPatch.context() as patch:
         install(patch)

@@ -182,7 +182,7 @@ def test_the_pages_name_decisions_by_what_they_say(dataset: Path, monkeypatch: p
             requests=[{"kind": "undo", "undoes": 3}]
         )
         review.act(act="redo")
-        # the faces of the decisions are looked up only once, also if a decision is taken back in part
+        # the faces of each decision are looked up only once, even if the decision is taken back in part
         decided = view.find_decided_people()
         view._decided = None
         monkeypatch.setattr(view.people, "finder", None)
@@ -269,7 +269,7 @@ def test_faces_that_join_a_person_wait_until_they_are_seen(dataset: Path, curate
     save(tmp_path / "photos" / "person0" / "later.png", photo([0], 77))
     save(tmp_path / "photos" / "stranger.png", photo([9], 5))
     curated(tmp_path / "photos", dataset)
-    for _ in range(2):  # each visit shows the same, because nothing is marked as seen
+    for _ in range(2):  # both visits show the same new face, because it was not marked as seen
         with review_dataset(dataset) as review:
             (row,) = review.list_people(show="joined")
             assert row["id"] == person and row["joined"] == 1

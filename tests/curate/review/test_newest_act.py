@@ -30,7 +30,7 @@ def read_once(curated_once: Path) -> tuple[Desk, dict[str, str]]:
 
 
 def make_requests(kind: str, desk: Desk, face: dict[str, str]) -> Requests:
-    """Returns the requests of an act about the face 0/0. Each person is found by the face with the number 4."""
+    """Returns the requests of an act about the face 0/0. Face number 4 of each person says who the person is."""
     of, one = desk.people.identity_of, face["0/0"]
     first, second, third = (of[face[f"{number}/4"]] for number in range(3))
     others = [face[f"0/{number}"] for number in range(1, 5)]
@@ -88,7 +88,7 @@ def test_the_newer_of_two_acts_counts(read_once: tuple[Desk, dict[str, str]], ol
 
 
 def draw_act(desk: Desk, rng: random.Random) -> Requests:
-    """Returns a random act in the form in which the pages of the review send it, or no request."""
+    """Returns the requests of a random act, as the pages of the review send them. The list may be empty."""
     people = sorted(person for person, faces in desk.people.members.items() if faces)
     person, other = rng.sample(people, 2) if len(people) > 1 else (people[0], people[0])
     members = desk.people.members[person]
@@ -129,7 +129,7 @@ def test_no_sequence_of_acts_is_refused_and_each_act_can_be_undone_and_redone(
         record(other, [{"kind": "undo", "undoes": n} for n in find_redo(other.people.log, batch)])
         assert list_people(other) == after
     again = copy_desk(read_once[0])
-    follow_batches(again.people, batches)  # a restart follows the recorded decisions in this way
+    follow_batches(again.people, batches)  # a restarted review applies the recorded decisions in this way
     assert list_people(again) == list_people(desk)
 
 
@@ -159,7 +159,8 @@ def test_a_face_is_moved_again_and_again_and_the_command_line_gives_the_same_led
         for state in states[1:3]:
             review.act(act="redo")
             assert describe(review) == state
-    with review_dataset(dataset) as review:  # after a restart; the first review applied the decisions when it ended
+    # This review is a restart; the first review applied the decisions when it ended
+    with review_dataset(dataset) as review:
         assert describe(review) == states[2]
         for state in states[3:]:
             review.act(act="redo")
@@ -230,7 +231,7 @@ def test_undo_puts_all_faces_but_one_back_after_the_decisions_were_applied(datas
     others = [[face for face in own if face != one] for one in own]
     rest = [
         {"rest": other} if names_rest else {} for other in others
-    ]  # in old logs, the splits of an act name each other
+    ]  # in an old log, each split of an act also names the other faces as `rest`
     decide(dataset, [{"kind": "split", "faces": [one], **rest[place]} for place, one in enumerate(own[:-1])])
     assert {frozenset([one]) for one in own} < list_people(read_desk_of(dataset))
     record_decisions(dataset, [{"kind": "undo", "undoes": 4}])

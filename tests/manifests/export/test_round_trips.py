@@ -187,7 +187,7 @@ def test_the_images_of_a_set_are_made_again_from_the_export_alone(made, tmp_path
         data = (tmp_path / "again" / line["file"]).read_bytes()
         assert data == (made / "lq" / LQ_SET / line["file"]).read_bytes()
         assert sha256_bytes(data) == recorded[Path(line["file"]).stem]["lq_sha256"]
-    # the named source does not exist here, so replay and verify find the clean images by their content
+    # the folder that the card names does not exist here, so replay and verify find the clean images by their content
     assert not (originals / lines[0]["source"]).exists()
     assert verify_folder(tmp_path / "again").ok
 

@@ -281,7 +281,7 @@ def test_a_database_of_something_else_is_refused_and_left_as_it_is(tmp_path, mad
 @pytest.mark.parametrize("links", [True, False])
 def test_a_half_made_ledger_of_a_killed_process_does_no_harm(tmp_path, monkeypatch, links):
     (tmp_path / f".{LEDGER_NAME}.{os.getpid()}.tmp").write_bytes(b"half of a database")
-    if not links:  # then this machine acts like a file system without hard links
+    if not links:  # with this change, `os.link` fails as on a file system without hard links
 
         def refuse(*_: object) -> None:
             raise OSError("no hard links")

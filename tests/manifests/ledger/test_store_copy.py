@@ -1,4 +1,4 @@
-"""Tests the copy of a dataset in an object store: what is copied, what is deleted, and whose folder is refused."""
+"""Tests the copy of a dataset in an object store: which files are copied and deleted, and which folders are refused."""
 
 import boto3
 import pytest
@@ -70,7 +70,7 @@ def test_crops_sets_and_the_ledger_are_copied_and_erased_faces_are_deleted(s3, t
     s3.disturb = lambda method, path: None
     assert len(check_copy(s3, dataset)) == 13
 
-    # a copy that ends early is finished later, and copies nothing twice
+    # the next call finishes a copy that ended early, and copies no file twice
     s3.disturb = lambda method, path: DENY if method == "PUT" and path.endswith("card.json") else None
     with pytest.raises(StoreError):
         make_set(dataset, "gfpgan", "test")
@@ -82,7 +82,7 @@ def test_crops_sets_and_the_ledger_are_copied_and_erased_faces_are_deleted(s3, t
     assert put == []
     with_set = check_copy(s3, dataset)
 
-    # a purge deletes the files of the faces, and the names of the faces in all other files
+    # a purge deletes the files of the faces, and removes the face ids from all other files
     face = next(one for one in rows(dataset, Face) if f"lq/gfpgan-test-512-s0/{one.face_id}.png" in with_set)
     purge(dataset, plan_purge(dataset, [], [face.photo_id]))
     left = check_copy(s3, dataset)
@@ -90,7 +90,7 @@ def test_crops_sets_and_the_ledger_are_copied_and_erased_faces_are_deleted(s3, t
     assert not [name for name, data in download(s3).items() if face.face_id.encode() in name.encode() + data]
     assert not find_secret(dataset, KEY)
 
-    # a crop that was changed by somebody else is not copied; the copy is no photo
+    # a crop that somebody changed is not copied, and a scan does not read the files of the copy as photos
     crop = next((dataset / "faces").rglob("*.png"))
     s3.client.delete_object(Bucket="copies", Key=f"dataset/{crop.relative_to(dataset)}")
     crop.write_bytes(b"changed")
@@ -113,7 +113,7 @@ def test_a_folder_with_other_files_and_a_second_folder_are_refused(s3, tmp_path)
         other = tmp_path / "other" if "mine" in store else dataset
         with pytest.raises(BadInput, match=sentence):
             run([photos], other, CurateConfig(), store=parse_path(store))
-    # without its mark, the folder may belong to somebody else
+    # without the file STORE_MARKER, the folder may belong to another dataset
     s3.client.delete_object(Bucket="copies", Key=f"first/{STORE_MARKER}")
     with pytest.raises(BadInput, match="missing or belongs to another dataset, so nothing was copied or deleted"):
         curated(photos, dataset)

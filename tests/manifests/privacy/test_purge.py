@@ -208,7 +208,7 @@ POINTS += ("purge:search_traces",)
     [pytest.param(point, marks=() if point == "purge:rewrite_ledger" else pytest.mark.exhaustive) for point in POINTS],
 )
 def test_a_purge_that_is_stopped_anywhere_is_finished_by_the_same_command(own, monkeypatch, point):
-    """Tests stops before each step, and stops while rows of the ledger or files are being removed."""
+    """Interrupts a purge before each step, and while it removes rows of the ledger or files."""
     (own / f".{LEDGER_NAME}.rewritten.tmp").write_bytes(b"half a ledger")
     plan = plan_purge(own, [person_of(own)["person0"]])
 
@@ -444,7 +444,7 @@ def test_a_purged_person_is_not_named_in_a_snapshot(tmp_path):
 
     taken = train_doubles.snapshot(tmp_path)
     masks = np.random.default_rng(0).integers(0, 256, (len(taken.face_ids), 32 * 32 // 8), np.uint8)
-    np.save(taken.folder / "valid.npy", masks)  # the masks of the double are all equal
+    np.save(taken.folder / "valid.npy", masks)  # in the snapshot of the double, all masks are equal
     with pa.ipc.new_file(str(tmp_path / "batches"), taken.faces.schema) as writer:
         writer.write_table(taken.faces, max_chunksize=7)
     (tmp_path / "batches").replace(taken.folder / "faces.arrow")

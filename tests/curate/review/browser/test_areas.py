@@ -21,7 +21,7 @@ def test_the_map_selects_with_a_lasso_and_with_the_keyboard(page: Page, made: Pa
     shutil.copytree(made, tmp_path / "dataset")
     server = Server(tmp_path / "dataset")
     page.goto(server.link)
-    page.goto(f"{server.base}/map")  # the page shows that it waits, and then shows the map
+    page.goto(f"{server.base}/map")  # the page shows a progress bar until the map is computed
     canvas = page.locator("#map:not([aria-busy])")
     canvas.wait_for(timeout=WORK)
     faces = sum(face.status == "ok" for face in rows(made, Face))
@@ -83,7 +83,7 @@ def test_the_zoom_and_the_slider_work_by_keyboard(page: Page, made: Path, tmp_pa
 
 
 def choose_copy(page: Page, made: Path, folder: Path) -> Server:
-    """Serves a copy of the dataset, FOLDER/dataset, opens the page of the copies, and chooses the first copy."""
+    """Serves FOLDER/dataset, a new copy of `made`, and presses the first button on the page of near-duplicates."""
     shutil.copytree(made, folder / "dataset")
     server = Server(folder / "dataset")
     page.goto(server.link)
@@ -96,10 +96,10 @@ def choose_copy(page: Page, made: Path, folder: Path) -> Server:
 def test_a_copy_is_chosen_by_a_click_and_given_back_by_a_key(page: Page, made: Path, tmp_path: Path) -> None:
     server = choose_copy(page, made, tmp_path)
     page.keyboard.press("u")
-    # the page reloads after the undo, and then shows the button "Use this copy" under each of the two copies
+    # after the undo, the page is loaded again, and each of the two near-duplicates has the button "Use this copy"
     page.get_by_role("button", name="Use this copy").nth(1).wait_for()
     assert page.get_by_role("button", name="Chosen").count() == 0
-    # A face that a filter dropped is used again, with the keyboard alone.
+    # Accepts a face that a filter dropped. The test uses only the keyboard.
     page.goto(f"{server.base}/unused?kind=face&reason=too_small")
     page.get_by_role("button", name="Use it after all").first.focus()
     page.keyboard.press("Enter")

@@ -43,13 +43,13 @@ def test_a_divided_person_is_asked_about_and_the_answer_is_undone(
         hand.wait(f"{sides}.hidden || {sides}.dataset.question !== '{old}'")
 
     def find_parts() -> None:
-        """Skips questions until the page asks whether the two parts of the divided person are the same person."""
+        """Skips questions until the page asks about the two people into whom one person was divided."""
         for _ in range(60):
             sides, title = str(page.text_content("#sides")), str(page.text_content("#question"))
             if "2 faces" in sides and "3 faces" in sides and "two people" in title:
                 return
             reply("skip")
-        raise AssertionError("the page does not ask about the two parts")
+        raise AssertionError("the page does not ask about the two people")
 
     page.goto(server.link)
     page.goto(f"{server.base}/ask")

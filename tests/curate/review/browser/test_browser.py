@@ -114,7 +114,7 @@ def test_every_act_gives_the_ledger_of_decide_and_can_be_undone(
     wait_for_decisions(server, 7)
     decide(twin, [{"kind": "drop", "faces": [first[0]], **({"reason": "not a face"} if with_keyboard else {})}])
 
-    hand.choose(first[1])  # this happens while the page still reads the faces again
+    hand.choose(first[1])  # the face is selected while the page is reading the faces again
     page.wait_for_selector(f'.cell[data-id="{first[0]}"]', state="detached")
     hand.wait(f"document.querySelector('.cell[data-id=\"{first[1]}\"]').getAttribute('aria-selected') === 'true'")
     assert page.inner_text("#dock .chosen") == "1 face of 5"

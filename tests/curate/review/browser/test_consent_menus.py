@@ -1,4 +1,4 @@
-"""Tests the menus for consent in Chromium, for one photo and for all photos of a person, with a question before."""
+"""Tests the menus for consent and their questions in Chromium, for one photo and for all photos of a person."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def test_every_page_suits_a_phone(browser: Browser, made: Path, tmp_path: Path) 
     assert page.locator("#dock kbd").first.is_hidden()
     assert page.evaluate("[-.001, -.25, .5, 1].map(twoPlaces)") == [".00", "-.25", ".50", "1.00"]
 
-    # The dialog about the keys is longer than the screen. It must first show its top, with its title.
+    # The dialog about the keys is longer than the screen. The dialog must first show its top, with its title.
     page.locator("#keys").tap()
     assert page.evaluate("document.getElementById('help').scrollTop") == 0
     context.close()
