@@ -204,7 +204,7 @@ def check_tables() -> Iterator[Finding]:
 def check_weights() -> Iterator[Finding]:
     """Yields a finding for each backbone of losses and metrics.
 
-    The finding says whether its weights are on this machine.
+    The finding says whether the weights of the backbone are on this machine.
     """
     from train.losses.backbones import BACKBONES, find_local_file, get_file_name
 

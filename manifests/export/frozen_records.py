@@ -1,4 +1,4 @@
-"""Writes the records of the exported frozen set, with which its low-quality images can be made again."""
+"""Writes the records of the exported frozen set. With these records, the low-quality images can be made again."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ class ExportedFace:
     face_id: str
     identity_id: str
     split: str
-    image: Path  # PNG file of the aligned crop of 512 px, or of the cleaned version that replaces it.
+    image: Path  # PNG file of the aligned crop of 512 px, or of the cleaned version that replaces the crop.
     landmarks5: tuple[float, ...]  # The five points as x, y, x, y ... in photo pixels.
     landmarks68: tuple[float, ...] | None
     # The keys are PHOTO_FACTS and MEASURES. If cleaned versions are exported, `version` and `parent` are
@@ -280,7 +280,7 @@ def _add_lq(ledger: Ledger, selection: Selection) -> Selection:
 
 
 def _add_embeddings(ledger: Ledger, selection: Selection) -> Selection:
-    """Returns the selection with the embeddings of its faces, and with facts about the recognizer except its path."""
+    """Returns the selection with the embeddings of its faces, and with facts about the recognizer."""
     face_ids, embeddings = ledger.read_embeddings(sorted(selection.faces))
     models = [
         {"file": model.file, "sha256": model.sha256, "licence": model.licence, "dim": model.dim}

@@ -96,7 +96,7 @@ def read_history(ledger: Ledger, faces: Iterable[str]) -> dict[str, list[dict[st
 
 
 def describe_history(history: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Returns a sentence for each attempt to clean a face, and a sentence for each iteration that trained on the face."""
+    """Returns a sentence for each attempt to clean a face, and for each iteration that trained on the face."""
     sentences = []
     for row in history:
         if row["kind"] == "versions":

@@ -19,16 +19,16 @@ from manifests.ledger.records import Face, Photo
 # Copies belong to one group if the distances between their eyes differ by less than this factor (ours). In copies of
 # equal size, these distances differ by up to 5%.
 _SAME_SIZE = 1.08
-# A larger copy is better only if it has this many octaves (factors of 2) more detail for each octave of its larger size
-# (ours). With .05, Likeness chose the original in 95% of 96 comparisons with a copy of half the size, and in 95% of 96
-# comparisons with an enlarged copy.
+# For each octave (factor of 2) of its larger size, a larger copy must have this many octaves more detail to be the
+# better copy (ours). With .05, Likeness chose the original in 95% of 96 comparisons with a copy of half the size, and
+# in 95% of 96 comparisons with an enlarged copy.
 _LEAST_GAIN = 0.05
 # The measure of detail also counts artefacts of strong compression. The detail of a JPEG of quality below 50 is
 # therefore reduced by this number of octaves (ours). At quality 30, the measure was too high by .2 octaves at the
 # median, and by .5 octaves at most.
 _ARTEFACTS = 0.3
-# How far a copy may be from the median of its group (ours): octaves of detail, share of clipped pixels, share of the
-# picture that is a border, ratio of the shown areas, degrees of roll, degrees of yaw.
+# How far a copy may be from the median of its group (ours). In this order: octaves of detail, share of clipped pixels,
+# share of the picture that is a border, ratio of the shown areas, degrees of roll, degrees of yaw.
 _SOFTER, _CLIPPED, _FRAMED, _CROPPED, _ROLLED, _MIRRORED = 0.12, 0.03, 0.1, 0.8, 2.5, 8.0
 _COMPRESSED = 50  # a JPEG of a quality below this number counts as strongly compressed (ours)
 
@@ -81,8 +81,8 @@ def _find_frames(copies: Sequence[Copy]) -> list[bool]:
 def _find_crops(copies: Sequence[Copy]) -> list[bool]:
     """Returns for each copy whether it shows less than _CROPPED times the median area.
 
-    The median is that of the copies without a border. For an even number of values, it is the higher value in the
-    middle.
+    Copies with a border do not count for the median. For an even number of copies, the median is the higher value in
+    the middle.
     """
     whole = [copy.area for copy, framed in zip(copies, _find_frames(copies), strict=True) if not framed]
     return [copy.area < _CROPPED * sorted(whole)[len(whole) // 2] for copy in copies]

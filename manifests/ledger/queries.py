@@ -13,7 +13,7 @@ from manifests.runtime.text import format_count
 
 # these patterns match ids, hashes, and the URIs that `uri_of` makes
 _WORDS = ("p-[0-9a-f]+|[0-9a-f]+", "file://[A-Za-z0-9_.~%/-]+")
-# Counts the words in the rows of a table that are among the searched texts. For a million rows, this is much faster
+# Counts how often one of the searched texts is a word in the rows of a table. For a million rows, this is much faster
 # than a comparison of every row with every text.
 _COUNT_WORDS = """SELECT count(*) AS n FROM (SELECT unnest(regexp_extract_all(t::VARCHAR, ?)) AS word FROM {} t)
                   WHERE word IN (SELECT unnest(?::VARCHAR[]))"""
@@ -27,7 +27,10 @@ PADDED = "outside > 0.02"
 
 
 def read_recognizers(ledger: Ledger) -> list[Model]:
-    """Returns the recognizers that the ledger names. After a complete curation, there is exactly one."""
+    """Returns the recognizers that the ledger names.
+
+    After a complete curation, the ledger names exactly one recognizer.
+    """
     return ledger.read_rows(Model, "role = 'recognizer'")
 
 

@@ -156,8 +156,8 @@ def _is_ours(store: StorePath, dataset: str) -> bool:
 def _list_files(ledger: Ledger) -> dict[str, str]:
     """Returns the sha256 of every crop and of every file of the frozen sets, by its name in the dataset.
 
-    If a set is unfinished or lost images, the ledger has no hashes of the files beside its images. These files are then
-    hashed.
+    If a set is unfinished or has lost images, the ledger has no hashes of the files beside its images. These files are
+    then hashed.
     """
     crops = ledger.query("SELECT face_id, crop_sha256 FROM faces WHERE crop_sha256 IS NOT NULL ORDER BY face_id")
     images = ledger.query("SELECT 'lq/' || lq_set || '/' || face_id || '.png', sha256 FROM degradations ORDER BY 1")

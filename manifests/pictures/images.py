@@ -258,7 +258,7 @@ def _refuse_too_many(width: int, height: int, max_pixels: int) -> None:
 def _limit_pixels(image: Image.Image, max_pixels: int) -> str | None:
     """Returns None if a picture has at most `max_pixels` pixels.
 
-    Returns HALF_SIZE for a larger JPEG that can be decoded at half size, and tells Pillow to decode this size. Raises
+    Returns HALF_SIZE for a larger JPEG that can be decoded at half size, and tells Pillow to use this size. Raises
     UndecodableImage for any other larger picture.
     """
     pixels = image.width * image.height

@@ -1,7 +1,7 @@
 """Hashes the samples of a picture file as the file stores them.
 
-The hash recognizes a picture after a program has written a rating, a title, a place or another orientation into the
-file. The samples of a lossy format depend on the version of the decoder, so this version is recorded beside the hash.
+The hash stays the same if a program writes a rating, a title, a place or another orientation into the file. The samples
+of a lossy format depend on the version of the decoder, so this version is recorded beside the hash.
 """
 
 from __future__ import annotations

@@ -44,7 +44,8 @@ _REQUIRES_CONSENT = (
     "ORDER BY finished DESC LIMIT 1)"
 )
 # Selects the photos whose pictures nobody may see, because the consent forbids it or because a person in the photo
-# opted out. A decision about the consent counts as soon as it is recorded, because this changes photos.consent.
+# opted out. A decision about the consent counts as soon as it is recorded, because photos.consent changes at this
+# moment.
 SECRET_PHOTOS = (
     f"{ERASED_PHOTOS} UNION SELECT photo_id FROM photos WHERE lower(trim(consent)) IN {CONSENT_REFUSALS} "
     f"OR (lower(trim(consent)) IS DISTINCT FROM 'yes' AND {_REQUIRES_CONSENT})"
@@ -191,8 +192,7 @@ def erase_faces(ledger: Ledger, faces: Sequence[Face], stage: str, rows: Iterabl
     """
     bare_faces = [replace(remove_embedding(face), duplicate_of=None, crop_sha256=None, luma_dct=None) for face in faces]
     removed = {face.face_id for face in bare_faces}
-    # the runs are cleaned before the ledger, so that the next call cleans them again if the process is killed in
-    # between
+    # the runs are cleaned before the ledger: if the process is killed in between, the next call cleans the runs again
     remove_faces_from_runs([ledger.dataset], removed)
     for page in find_report_pages(ledger.dataset):  # the report contains pictures
         page.unlink()
@@ -226,8 +226,8 @@ def remove_files(ledger: Ledger, face_ids: Iterable[str]) -> None:
     """Remove the crops, cleaned versions and low-quality images of these faces, also from the dataset's copy in a
     store.
 
-    Also removes what `likeness review` stores about the faces, embedding shards that no face uses, and the temporary
-    files of killed processes.
+    Also removes embedding shards that no face uses, the temporary files of killed processes, and everything that
+    `likeness review` stores about the faces.
     """
     dataset, removed = ledger.dataset, set(face_ids)
     for face in sorted(removed):

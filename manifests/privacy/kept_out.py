@@ -134,7 +134,7 @@ def find_kept_out_files(ledger: Ledger, uris: Iterable[str], hashes: Iterable[st
 
 
 def find_kept_out_reason(ledger: Ledger, photo: str) -> str | None:
-    """Returns the reason why a photo is kept out, or None if it is not. `photo` is a path or a sha256."""
+    """Returns the reason why a photo is kept out, or None if the photo may be used. `photo` is a path or a sha256."""
     key = read_key(ledger)
     marks = [hide_uri(key, uri_of(photo)), compute_mark(key, "photo", photo)]
     if Path(photo).is_file():

@@ -40,7 +40,7 @@ def plan_optout(
     runs: Sequence[Path] = (),
     read_photo: Callable[[Path], Photo | None] = lambda _: None,
 ) -> PurgePlan:
-    """Returns the plan that removes these photos from the dataset, and keeps them out of later curations.
+    """Returns the plan that removes these photos from the dataset, and keeps these photos out of later curations.
 
     Each photo is the sha256 of a file's bytes, a path to a file, or a name that `plan_purge` accepts. `read_photo`
     returns the row of a photo in a file outside the dataset, or None if the file cannot be decoded. Likeness does not

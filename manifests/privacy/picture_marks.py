@@ -130,7 +130,7 @@ NO_PICTURES = KeptOutPictures()
 
 
 def arrange_marks(key: bytes, rows: Iterable[KeptOutMark]) -> KeptOutPictures:
-    """Converts rows of the table `kept_out`."""
+    """Arranges the marks of rows of the table `kept_out` for the comparison."""
     pictures = {row.bands: row for row in rows if row.bands is not None}
     bands: dict[str, list[int]] = defaultdict(list)
     for number, marks in enumerate(pictures):

@@ -38,7 +38,7 @@ class Traces:
     faces: tuple[str, ...] = ()  # Face ids.
     people: tuple[str, ...] = ()  # Identity ids.
     uris: tuple[str, ...] = ()
-    # Uris that begin with one of `uris`, of files that stay. These uris are no traces.
+    # Uris of files that stay. Each begins with one of `uris`, but is no trace.
     longer_uris: tuple[str, ...] = ()
     images: tuple[str, ...] = ()  # The sha256 of PNG files of crops, cleaned versions and low-quality images.
     middles: tuple[str, ...] = ()  # The result of `sample_middle` for each of these PNG files.
@@ -81,7 +81,8 @@ class _Searcher:
             self.by_head[needle[:_HEAD]].append((needle, kind))
         self.longest = max(map(len, (*needles, *exceptions)), default=_HEAD)
         self.heads = np.sort(np.frombuffer(b"".join(self.by_head), "<u8"))
-        self.pairs = np.zeros(1 << 16, bool)  # whether a needle begins with two bytes, for each value of the two bytes
+        # For each value of two bytes, whether a needle begins with these two bytes
+        self.pairs = np.zeros(1 << 16, bool)
         self.pairs[(self.heads & 0xFFFF).astype(np.int64)] = True
 
     def search(self, data: bytes, is_end: bool = True) -> set[str]:

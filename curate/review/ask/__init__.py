@@ -1,1 +1,1 @@
-"""Asks the user the questions whose answers correct most, and turns the answers into decisions."""
+"""Asks the user the questions whose answers probably correct the most errors, and turns the answers into decisions."""

@@ -33,7 +33,7 @@ class Asker:
         self._session = session
         self._lock = threading.Lock()
         self._queue: Questions | None = None
-        self._face_ids: list[str] = []  # The faces of the queue.
+        self._face_ids: list[str] = []  # The ids of the faces of the queue.
         # The view at the last update of the queue, and the length of the view's list `moves` at that time.
         self._view: View | None = None
         self._moves = 0
@@ -120,7 +120,7 @@ class Asker:
 
 
 def read_odds(ledger: Ledger, dimensions: int) -> Odds:
-    """Returns the odds that follow from the last grouping.
+    """Returns an object that computes odds from the evidence of the last grouping.
 
     With `--same-person`, the grouping is not calibrated. Two single faces then have even odds if their cosine equals
     the threshold. The other numbers are those with which a calibration starts.

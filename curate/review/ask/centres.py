@@ -80,6 +80,6 @@ class Centres:
         return near, (cosines[near] - shared / (self._norms[near] * self._norms[slot])).astype(np.float32)
 
     def _count_shared_photos(self, slot: int, other: int) -> int:
-        """Returns the number of pairs of faces in one photo, of which one face belongs to each of the two people."""
+        """Counts the pairs of a face of one person and a face of the other person that are in the same photo."""
         one, two = sorted((self._photos[self.people[place]] for place in (slot, other)), key=len)
         return sum(number * two[photo] for photo, number in one.items())

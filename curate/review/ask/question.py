@@ -37,7 +37,7 @@ class Question:
     """Do the faces of `one` and of `other` show one person?"""
 
     kind: str  # PEOPLE, FACE or PARTS.
-    one: tuple[str, ...]  # The faces of the smaller person, the single face, or the faces of the smaller part.
+    one: tuple[str, ...]  # The faces of the person with fewer faces, the single face, or the faces of the smaller part.
     other: tuple[str, ...]
     people: tuple[str, ...]  # The ids of the people of `one` and `other`, or only one id if both are one person.
     probability: float  # The probability that the present grouping is wrong about `one` and `other`.

@@ -76,7 +76,7 @@ class Questions:
                 self._rows.setdefault(person, []).append(row)
         self._centres = Centres(vectors, face_ids, photo_of or {}, len(self._rows))
         self._version: dict[str, int] = {}
-        self._apart: list[tuple[int, int]] = []  # Pairs of rows of faces that show two people.
+        self._apart: list[tuple[int, int]] = []  # Pairs of rows. The faces of the two rows show two people.
         self._apart_now: set[frozenset[str | None]] = set()  # The present people of each pair in `_apart`.
         # Maps the first row of a set of faces to pairs: this set, and another set that shows the same person.
         self._same: dict[int, list[tuple[frozenset[int], frozenset[int]]]] = {}

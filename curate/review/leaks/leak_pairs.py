@@ -20,9 +20,9 @@ from manifests.ledger.ledger import Ledger
 from manifests.runtime.text import format_count, make_printable
 from manifests.runtime.uris import display_path
 
-PAIRS = 200  # largest number of pairs of each kind that the page shows (ours); the page shows the most similar pairs
+PAIRS = 200  # of each kind, the page shows the most similar pairs, and at most this many (ours)
 
-# Maps a kind of leak to a text that continues a sentence, such as "3 pairs".
+# Maps a kind of leak to a text that follows the number of pairs, such as "3 pairs".
 MEANINGS = {
     "identity": "of faces of one person are in two splits",
     "photo": "of faces of one photo are in two splits",

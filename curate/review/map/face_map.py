@@ -38,7 +38,7 @@ EXACT = 20_000  # With more faces, the search for neighbours is approximate (our
 # openTSNE's first phase has 250, but on 100,000 synthetic faces, more than 100 iterations did not change the map
 # visibly.
 _PHASES = ((100, 12.0, 0.5), (250, 1.0, 0.8))
-_STEP = 10  # The progress is reported after each such number of iterations.
+_STEP = 10  # Number of iterations from one report of the progress to the next.
 SIDE = 65535  # The coordinates of a face on the map are integers from 0 to SIDE.
 
 
@@ -121,7 +121,7 @@ def place_faces(embeddings: np.ndarray, report: Report = lambda *_: None) -> np.
     neighbours = PrecomputedNeighbors(rows, distances)
     affinities = PerplexityBasedNN(knn_index=neighbours, perplexity=PERPLEXITY, n_jobs=1)
     start = _project(embeddings)
-    start *= 1e-4 / max(float(start[:, 0].std()), 1e-12)  # this is the standard deviation of openTSNE's own start
+    start *= 1e-4 / max(float(start[:, 0].std()), 1e-12)  # openTSNE's own start has this standard deviation
     places = TSNEEmbedding(start, affinities, n_jobs=1, random_state=0)
     before, total = 0, sum(iterations for iterations, _, _ in _PHASES)
     for iterations, exaggeration, momentum in _PHASES:
@@ -150,7 +150,7 @@ def _project(embeddings: np.ndarray) -> np.ndarray:
 
 
 def _scale(places: np.ndarray) -> np.ndarray:
-    """Returns the places as uint16 (n, 2) in a square that they fill, with the same scale in both directions."""
+    """Scales places to uint16 (n, 2), so that the places fill a square. Both directions have the same scale."""
     if not len(places):
         return np.zeros((0, 2), np.uint16)
     low, high = places.min(0), places.max(0)

@@ -54,7 +54,7 @@ def send_points(request: Request) -> Response:
 
 
 def read_face(request: Request) -> Response:
-    """Sends the id of the face of a row of the map, and the title of its person.
+    """Sends the id of the face in a row of the map, and the title of the face's person.
 
     Sends the status 404 if no picture of the face may be shown.
     """

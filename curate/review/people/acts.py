@@ -15,7 +15,7 @@ def perform(session: Session, act: object) -> dict[str, Any]:
     """Performs one act of the browser. Returns a dict with a `sentence` for the user, and the `notices` of decisions.
 
     `act` is either {"act": NAME}, where NAME is undo, redo, apply or seen, or {"requests": [...]} with the requests of
-    `curate/decisions/requests.py`. The act seen may also have the key `person`. Raises BadInput if the act is
+    `curate/decisions/requests.py`. If NAME is seen, `act` may also have the key `person`. Raises BadInput if the act is
     malformed, or if its requests are refused.
     """
     if not isinstance(act, Mapping):

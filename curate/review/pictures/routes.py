@@ -14,7 +14,7 @@ from curate.review.web.pages import get_session
 from curate.review.web.reading import find_face, open_ledger
 
 NAVIGATION: list[tuple[str, str]] = []
-# Selects a file of a photo. The boxes of the photo's faces are places in the pixels of this file.
+# Selects a file of a photo. The boxes of the faces of the photo were measured in the pixels of this file.
 _FILE = """
 SELECT arg_min(coalesce(u.sha256, u.photo_id), u.uri) AS sha256, min(u.uri) AS uri
 FROM photos p JOIN files u USING (photo_id)

@@ -39,7 +39,7 @@ def draw_source_photo(files: Sequence[PhotoFile], face: Face) -> bytes | None:
         box = [scale * side for side in face.box]
         draw = ImageDraw.Draw(image)
         width = max(2, round(max(image.size) / 300))
-        # the frame is a dark line around a light line, so that it is visible on every photo
+        # the frame is a dark line around a light line, so that the frame is visible on every photo
         draw.rectangle([box[0] - width, box[1] - width, box[2] + width, box[3] + width], outline="black", width=width)
         draw.rectangle(box, outline="#ffd21f", width=width)
         return encode_webp(image, SIDE)

@@ -34,7 +34,7 @@ class Metric:
     name: str
     title: str
     unit: str
-    better: str  # "higher" or "lower": the figures that are better; "" if neither is better
+    better: str  # which figures are better: "higher", "lower", or "" if neither is better
     digits: int
 
     def format(self, value: float | None) -> str:
@@ -104,9 +104,9 @@ def read_results(ledger: Ledger, folders: Sequence[Path]) -> tuple[list[Result],
 
 @lru_cache(maxsize=64)  # every request for an image needs the whole result
 def _read_result(path: Path, *changed: int) -> Result:
-    """Returns the result of a JSON file.
+    """Returns the result of a JSON file. `changed` are the modification times of its files.
 
-    `changed` are the modification times of its files, so the cache notices changes.
+    With these times, the cache does not return the result of a file that has changed.
     """
     content: dict[str, Any] = json.loads(path.read_bytes())
     rows = pl.read_parquet(path.with_suffix(".parquet"))

@@ -30,7 +30,7 @@ from manifests.runtime.progress import Progress
 from manifests.runtime.text import format_count
 
 IDLE = 20.0  # Decisions are applied after this many seconds without an act (ours).
-# The idle time is at least this many times as long as decisions took to be applied the last time (ours).
+# The idle time is at least this many times the time that the last decisions took to be applied (ours).
 _IDLE_FACTOR = 3.0
 
 
@@ -189,7 +189,7 @@ class Session:
     def _save_visit(self) -> None:
         """Saves which faces the user has seen.
 
-        Saves nothing while another command writes, because it may be a purge.
+        Saves nothing while another command writes, because this command may be a purge.
         """
         if not self._busy:
             self._visit.save()

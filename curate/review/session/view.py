@@ -63,7 +63,7 @@ class Numbers:
 
 
 class View:
-    """The people and faces of a dataset after the decisions that are recorded at one time."""
+    """The people and faces of a dataset after all recorded decisions."""
 
     def __init__(self, ledger: Ledger) -> None:
         """Raises BadInput if no curation of the dataset has finished."""
@@ -128,7 +128,10 @@ class View:
         return photo_id in self._erased or not self.desk.photos.may_use(consent or None)
 
     def is_hidden(self, photo_id: str) -> bool:
-        """Returns whether the pages of people show no picture of the photo. The rule is that of HIDDEN_PHOTOS."""
+        """Returns whether the pages of people show no picture of the photo.
+
+        The rule is that of HIDDEN_PHOTOS in the same file.
+        """
         return photo_id in self._unused or self.is_secret(photo_id)
 
     def may_show(self, face_id: str) -> bool:
@@ -191,7 +194,7 @@ class View:
         return sorted(rows, key=ORDERS[order])
 
     def find_decided_people(self) -> set[str]:
-        """Returns the people whom a decision that is in force names."""
+        """Returns the people whom decisions in force name."""
         if self._decided is None:
             parts_of: dict[int, list[tuple[FaceLocation, ...]]] = defaultdict(list)
             for decision in select_active(self.people.log):

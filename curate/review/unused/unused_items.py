@@ -24,8 +24,8 @@ from manifests.runtime.text import make_printable
 from manifests.runtime.uris import display_path
 from manifests.runtime.workers import FAILURES
 
-# Each kind of item has a SELECT that returns a row for each item. The kind "set aside" are faces in use that got no
-# split when the people were divided into splits.
+# Each kind of item has a SELECT that returns a row for each item. The kind "set aside" are accepted faces that were set
+# aside when the people were divided into splits.
 _ITEMS = {
     "file": "SELECT md5(uri) AS id, photo_id, NULL AS face_id, reason, uri FROM files WHERE status <> 'ok'",
     "photo": """SELECT p.photo_id AS id, p.photo_id, NULL AS face_id, p.reason, min(u.uri) AS uri
@@ -61,9 +61,9 @@ ADVICE = {
     "system_folder": "Move the file out of the system folder, and curate again.",
 }  # fmt: skip
 _FILTER_ADVICE = (
-    "A filter dropped these faces. To use a face after all, press its button, and curate again: the review "
-    "cannot use the face itself, because it loads no face models. To use many of the faces, curate again with other "
-    "filters (--filters)."
+    "A filter dropped these faces. To use a face after all, press the button of the face, and curate again. Only a "
+    "curation can use the face, because the review loads no face models. To use many of the faces, curate again with "
+    "other filters (--filters)."
 )
 _FAILURE_ADVICE = "No filter dropped these faces. If the cause is removed, the next curation uses the faces."
 _FILE_ADVICE = "Likeness could not read these files. Repair or convert a file, and curate again."

@@ -54,7 +54,7 @@ class Access:
         """`host` is the address that the server listens on. `announce` is called with each new link."""
         self._app = app
         self._host, self._port = host, port
-        # A browser sends a cookie to all ports of a host, so the name contains the port
+        # A browser sends a cookie to all ports of a host, so the name of the cookie contains the port.
         self._cookie_name = f"likeness_review_{port}"
         self._secret = secrets.token_urlsafe(32)
         self._token = secrets.token_urlsafe(32)
@@ -114,7 +114,7 @@ class Access:
         query = scope.get("query_string", b"").decode("latin-1")
         tokens = parse_qs(query).get(TOKEN, []) if scope["path"] == "/" and scope["method"] == "GET" else []
         if has_cookie:
-            # The redirection removes the token from the address bar
+            # The redirection removes the token from the address bar.
             return RedirectResponse("/", 303) if tokens else None
         if len(tokens) != 1 or not _are_equal(tokens[0], self._token):
             return PlainTextResponse(_NO_COOKIE, 403)

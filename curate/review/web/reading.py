@@ -45,7 +45,7 @@ class FaceOwner:
     """The person of a face after all recorded decisions, including decisions that are not applied yet."""
 
     identity_id: str
-    title: str  # The name of the person, or the person's id without a name.
+    title: str  # The name of the person, or the id of a person without a name.
     faces: int  # Number of faces of the person.
 
 

@@ -3,7 +3,7 @@
 Each target has a line of JSON with the paths of the target's and its references' embeddings.
 
 The layout follows FaceMe's dataset.py, utils/create_train_json.py and utils/preprocess.py. FaceMe's preprocess.py makes
-the files of these paths from the exported images. If the user asks for embeddings, the embeddings of the dataset are
+the files at these paths from the exported images. If the user asks for embeddings, the embeddings of the dataset are
 written as `id_emb`, float32 (1, d). The `clip_emb` files are never written, because Likeness does not have PhotoMaker's
 encoder.
 """

@@ -6,7 +6,7 @@ The folder of a target contains degraded.png, gt.png and the references in `cond
 InstantRestore's restore_dataset.py and inference/test.py. The script restore_dataset.py draws references from a
 person's folder, and skips people with one image. The script test.py takes the first four images of `conditioning/` in
 natural order. The files `new_landmarks/*.npy` are not written. The authors' README says that the landmark extractor
-that makes them is not part of the released code.
+that makes these files is not part of the released code.
 """
 
 from __future__ import annotations

@@ -22,9 +22,9 @@ MAX_NAME = 255
 # Decisions of these kinds have a list `sides`, which contains a list of faces for each person.
 SIDED = ("merge", "together", "apart")
 CONSENT_KIND = "consent"  # Decisions of this kind have one list of photo ids, named `photos`.
-# The effects of a decision on a face that a newer decision can take back. A move has two effects: its faces become one
-# person with other faces, and are no longer one person with the faces that they leave. A decision of another kind has
-# at most one effect.
+# The effects that a decision can have on a face, and that a newer decision can take back. A move has two effects: its
+# faces become one person with other faces, and are no longer one person with the faces that they leave. A decision of
+# another kind has at most one effect.
 ONE_PERSON, TWO_PEOPLE, DROP = EFFECTS = ("one person", "two people", "drop")
 # Maps each kind of decision to the names of its lists of faces. The kinds in SIDED, consent and undo have no such
 # lists.
@@ -58,13 +58,13 @@ class FaceLocation:
     witness: bool = False
 
 
-# The photo and the box of a face, without the mark of a witness. For a photo, the box is empty.
+# The photo and the box of a face, without the field `witness`. The place of a photo has an empty box.
 Place = tuple[str, tuple[float, ...]]
 
 
 @dataclass(frozen=True)
 class TakenBack:
-    """An effect that an older decision no longer has on some of its faces, because a newer decision says otherwise."""
+    """An effect that an older decision no longer has on some of its faces, because a newer decision took it back."""
 
     number: int  # Number of the older decision.
     faces: tuple[FaceLocation, ...]  # The faces on which the older decision loses the effect.
@@ -121,7 +121,7 @@ def parse_decision(row: DecisionRow) -> Decision:
 def decode_faces(kind: str, lists: Mapping[str, list]) -> tuple[tuple[FaceLocation, ...], ...]:
     """Returns the lists of faces that `encode_faces` wrote for a decision of this kind.
 
-    A list that is missing in `lists` is returned empty.
+    For a list that is missing in `lists`, an empty list is returned.
     """
     parts = lists["sides"] if kind in SIDED else [lists.get(part, []) for part in PARTS[kind]]
     return tuple(map(_decode_part, parts))

@@ -115,7 +115,7 @@ def find_undos(decisions: Iterable[Decision]) -> dict[int, int]:
 
 
 def find_takers(decisions: Sequence[Decision]) -> dict[int, list[int]]:
-    """Returns a dict that maps a decision to the newer decisions that took all of its effects back, all by number.
+    """Returns a dict that maps the number of a decision to the numbers of the decisions that took its effects back.
 
     Only decisions without any effect left are in the dict. Undone decisions are not in the dict.
     """
@@ -144,9 +144,9 @@ def resolve_undos(decisions: Iterable[Decision], log: Iterable[Decision]) -> lis
 
 
 def find_decided_consent(decisions: Iterable[Decision]) -> dict[str, str]:
-    """Returns a dict that maps a photo to the consent (yes, no or withdrawn) in its newest decision in force.
+    """Returns a dict that maps a photo to the consent (yes, no or withdrawn) in the newest decision about the photo.
 
-    Photos without a decision in force about their consent are not in the dict.
+    Only decisions in force count. Photos without such a decision are not in the dict.
     """
     return {
         photo: str(decision.name)

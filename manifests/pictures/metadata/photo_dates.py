@@ -73,7 +73,8 @@ def _read_fields(image: Image.Image, exif: Image.Exif, xmp: bytes) -> Iterator[_
     """Yields the fields that contain a text. The most trustworthy field comes first.
 
     The fields with the time of the shot come first. The fields with the time of digitizing follow. For a scanned photo,
-    this is the time of the scan. The time of the last change comes last, because programs overwrite it.
+    the time of digitizing is the time of the scan. The time of the last change comes last, because programs overwrite
+    it.
     """
     tags = _read_exif_ifd(exif)
     scanned = DIGITIZED if tags.get(_FILE_SOURCE) in _SCANNERS else None

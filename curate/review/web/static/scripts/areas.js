@@ -19,7 +19,7 @@ document.addEventListener("click", async (event) => {
   isOwnAct = false;
 });
 
-/* A page with such buttons is loaded again if anything but its own buttons changed the dataset. */
+/* A page with such buttons is loaded again when an undo, a redo or another command has changed the dataset. */
 document.addEventListener("change", () => {
   if (!isOwnAct && document.querySelector("button[data-done]")) location.reload();
 });

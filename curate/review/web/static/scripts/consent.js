@@ -36,7 +36,7 @@ function describeConsent(chosen, several, others) {
   return { title: `Consent: ${chosen}?`, text, yes: REFUSALS.includes(chosen) ? "Refuse" : "Allow" };
 }
 
-/* The menus of the page of unused items. The page is loaded again if anything but its own menus changed the dataset. */
+/* The menus of the page of unused items. The page is loaded again when an undo, a redo or another command has changed the dataset. */
 for (const menu of document.querySelectorAll("select[data-photo]")) {
   watchConsent(menu, () => ({ photos: [menu.dataset.photo], value: menu.dataset.value, others: 0 }),
     (chosen) => { menu.value = menu.dataset.value = chosen; });

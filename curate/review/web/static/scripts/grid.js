@@ -191,7 +191,7 @@ class Grid {
     else this.open(cell.row, index);
   }
 
-  /* Does what a key means in the grid. Returns true if the key has a meaning in the grid. */
+  /* Performs the act of a key. Returns true if the key has an act in the grid. */
   key(event) {
     const steps = { j: 1, k: -1, ArrowRight: 1, ArrowLeft: -1, ArrowDown: this.columns, ArrowUp: -this.columns };
     const row = this.current();

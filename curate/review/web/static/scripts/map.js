@@ -140,7 +140,7 @@ class FaceMap {
     const flat = outline.map(([x, y]) => [x * SIDE, y * SIDE]), rows = [];
     for (let row = 0; row < this.count; row += 1) {
       const x = this.points[row * 3], y = this.points[row * 3 + 1];
-      let isInside = false; // a point is inside if a ray from it to the right crosses the outline an odd number of times
+      let isInside = false; // a point is inside if a ray from the point to the right crosses the outline an odd number of times
       for (let i = 0, j = flat.length - 1; i < flat.length; j = i, i += 1) {
         const [xi, yi] = flat[i], [xj, yj] = flat[j];
         if ((yi > y) !== (yj > y) && x < ((xj - xi) * (y - yi)) / (yj - yi) + xi) isInside = !isInside;

@@ -33,8 +33,8 @@ async function request(path, body) {
 
 /* --- the state of the session --- */
 
-// The revision of the state that the page shows. The page contains this number, so that the page also notices an act
-// before the first answer of /api/state.
+// The revision of the state that the page shows.
+// The page contains this number, because an act can come before the first answer of /api/state.
 let revision = Number(document.body.dataset.revision);
 const state = { can_write: true };
 
