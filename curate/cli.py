@@ -84,17 +84,15 @@ def curate(
     from curate.photos.walk import check_photo_paths
 
     check_photo_paths(photos)  # a wrong path is reported before the slow imports of duckdb and OpenCV
+    from manifests.runtime.cluster.connection import choose_engine
+
+    cluster = choose_engine(engine, address, workers)  # also before the slow imports
     from curate.config import CurateConfig, GroupRules, PairRules, SplitRules
     from curate.detection.filter_files import load_filters, set_min_inter_ocular
     from curate.photos.name_rules import NameRules
     from curate.run.check_options import check_number, check_options
-    from manifests.errors import BadInput
-    from manifests.runtime.cluster.connection import choose_cluster
     from manifests.runtime.workers import count_cores
 
-    if engine not in ("local", "ray"):
-        raise BadInput(f"--engine {engine} is unknown. Give local or ray.")
-    cluster = choose_cluster(engine == "ray", address, workers)
     check_number("--min-inter-ocular", min_inter_ocular, 0, float("inf"), "a number of pixels")
     check_number("--min-face", min_face, 4, float("inf"), "a number of pixels")
     screen = load_filters(filters)

@@ -10,7 +10,6 @@ import os
 import re
 import secrets
 import shutil
-import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,10 +17,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from manifests.errors import BadInput, LikenessError
+from manifests.runtime.cluster.head_node import check_head_node, describe_token
 
 THIS_MACHINE = "local"  # The address with which Ray is started on this machine.
-# Longest time in which the head node must accept a connection, and then send its first bytes (ours).
-ANSWER_SECONDS = 4.0
 # Size of the memory in which Ray on this machine holds rows and images until they are recorded (ours).
 OBJECT_STORE_BYTES = 2**28
 
@@ -30,18 +28,24 @@ SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray prints no warning about the variables of GPUs.
     "RAY_DEDUP_LOGS_SKIP_REGEX": "^",  # Ray prints no lines of other processes, because --json must print only JSON.
+    "RAY_NUM_REDIS_GET_RETRIES": "4",  # Ray asks a head node so often, once a second, and not 20 times (ours).
 }
 _FOLDER = "likeness-ray-{}"  # The name of the folder of Ray's sockets and logs. {} is the id of the driver's process.
-# Every Ray head node speaks HTTP/2. A server that speaks HTTP/2 answers these bytes with a frame of the type 4 (RFC
-# 9113, sections 3.4 and 6.5).
-_HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+
+
+def choose_engine(engine: str, address: str | None, workers: int | None = None) -> str | None:
+    """Returns what `choose_cluster` returns. `engine` is the value of --engine: local or ray."""
+    if engine not in ("local", "ray"):
+        raise BadInput(f"--engine {engine} is unknown. Give local or ray.")
+    return choose_cluster(engine == "ray", address, workers)
 
 
 def choose_cluster(is_ray: bool, address: str | None, workers: int | None) -> str | None:
     """Returns the address of the cluster that the options name, or None for the local engine.
 
-    `workers` is the value of --workers, or None. Raises BadInput if Ray is needed and not installed, or if the options
-    contradict each other. This function does not import Ray.
+    `workers` is the value of --workers, or None. Raises BadInput if Ray is needed and not installed, if the options
+    contradict each other, or if no head node answers at the address. This function does not import Ray, so the error
+    comes soon.
     """
     if not is_ray:
         if address is not None:
@@ -58,6 +62,8 @@ def choose_cluster(is_ray: bool, address: str | None, workers: int | None) -> st
         )
     if workers is not None:
         raise BadInput("A cluster uses all cores that its nodes offer. Leave --workers out, or leave --address out.")
+    if address != "auto":
+        check_head_node(address)
     return address
 
 
@@ -70,7 +76,7 @@ def connect_to_cluster(address: str, workers: int | None = None) -> Iterator[Non
     answers or if the cluster has another version of Ray or Python.
     """
     if address not in (THIS_MACHINE, "auto"):
-        _check_answer(address)
+        check_head_node(address)
     before = dict(os.environ)
     os.environ.update(SETTINGS)
     import ray
@@ -132,24 +138,6 @@ def _remove_dead_folders(parent: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _check_answer(address: str) -> None:
-    """Raises BadInput if no server at `address` speaks HTTP/2. Without this check, Ray would wait for minutes."""
-    host, _, port = address.rpartition(":")
-    advice = "Check the address, and start the head node with: ray start --head."
-    try:
-        with socket.create_connection((host, int(port)), ANSWER_SECONDS) as connection:
-            if os.environ.get("RAY_USE_TLS") == "1":  # with TLS, the server answers only an encrypted greeting
-                return
-            connection.settimeout(ANSWER_SECONDS)
-            connection.sendall(_HTTP2_GREETING)
-            answer = connection.recv(9)
-    except (OSError, OverflowError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or ("no answer" if isinstance(error, TimeoutError) else str(error))
-        raise BadInput(f"No Ray cluster answers at {address} ({reason}). {advice}") from None
-    if len(answer) < 4 or answer[3] != 4:
-        raise BadInput(f"The server at {address} is not the head node of a Ray cluster. {advice}")
-
-
 def _connect(address: str) -> None:
     import ray
 
@@ -172,10 +160,7 @@ def _describe_failure(address: str, text: str) -> str:
             f"{ray_here} on Python {python_here}. Install the same versions on both."
         )
     if "authentication" in text.lower():
-        return (
-            f"The cluster at {address} refuses this command, because its token is missing or wrong. Set RAY_AUTH_MODE="
-            "token and RAY_AUTH_TOKEN as on the head node."
-        )
+        return describe_token(address)
     if address == "auto" and "ray start" in text.lower():
         return "No Ray cluster runs on this machine. Give --address HOST:PORT, or leave --address out."
     return (

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from manifests.errors import BadInput
-from manifests.runtime.cluster import connection
+from manifests.runtime.cluster import connection, head_node
 from manifests.runtime.cluster.connection import choose_cluster, connect_to_cluster
 from manifests.runtime.cluster.node_versions import SOURCES, describe_difference, find_versions
 
@@ -17,7 +17,7 @@ from manifests.runtime.cluster.node_versions import SOURCES, describe_difference
 def test_the_options_choose_the_cluster() -> None:
     assert choose_cluster(False, None, 3) is None
     assert choose_cluster(True, None, 3) == "local"
-    assert choose_cluster(True, "10.0.0.1:6379", None) == "10.0.0.1:6379"
+    assert choose_cluster(True, "auto", None) == "auto"
 
 
 @pytest.mark.parametrize(
@@ -42,9 +42,21 @@ def test_without_ray_the_sentence_says_how_to_install_it(monkeypatch, command, t
         assert ran.returncode == 2 and "pip install 'likeness[ray]'" in ran.stderr and ran.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("answer", [None, b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"], ids=["closed", "silent", "web"])
-def test_an_address_without_a_cluster_is_refused_soon(answer, monkeypatch) -> None:
-    monkeypatch.setattr(connection, "ANSWER_SECONDS", 0.5)
+# Answers to the question to a head node. The first frame of HTTP/2 has the settings, and the second has the header.
+SETTINGS, HEADER = bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)), bytes((0, 0, 15, 1, 5, 0, 0, 0, 1))
+ANSWERS = {
+    "closed": (None, "No Ray cluster answers"),
+    "silent": (b"", "No Ray cluster answers"),
+    "web": (b"HTTP/1.1 400 Bad Request\r\n\r\n", "not the head node"),
+    "HTTP/2": (SETTINGS + HEADER + b"\x8d" + bytes(14), "not the head node"),
+    "another gRPC": (SETTINGS + HEADER + b"\x88grpc-status\x0212", "not the head node"),
+    "token": (SETTINGS + HEADER + b"\x88grpc-status\x0216", "its token is missing"),
+}
+
+
+@pytest.mark.parametrize(("answer", "sentence"), ANSWERS.values(), ids=list(ANSWERS))
+def test_an_address_without_a_cluster_is_refused_soon_and_without_ray(answer, sentence, monkeypatch) -> None:
+    monkeypatch.setattr(head_node, "ANSWER_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         if answer is None:
@@ -52,16 +64,28 @@ def test_an_address_without_a_cluster_is_refused_soon(answer, monkeypatch) -> No
         held = []
 
         def serve() -> None:
-            held.append(server.accept()[0])
-            held[0].sendall(answer)
+            for _ in range(2):
+                held.append(server.accept()[0])
+                held[-1].sendall(answer)
 
         if answer is not None:
             threading.Thread(target=serve, daemon=True).start()
         began = time.monotonic()
         had_ray = "ray" in sys.modules
+        with pytest.raises(BadInput, match=sentence):
+            choose_cluster(True, f"127.0.0.1:{port}", None)
         with pytest.raises(BadInput, match=f"127.0.0.1:{port} "), connect_to_cluster(f"127.0.0.1:{port}"):
             pass
-        assert time.monotonic() - began < 2 and ("ray" in sys.modules) == had_ray
+        assert time.monotonic() - began < 3 and ("ray" in sys.modules) == had_ray
+
+
+def test_a_name_server_that_does_not_answer_is_not_waited_for(monkeypatch) -> None:
+    monkeypatch.setattr(head_node, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(3))
+    began = time.monotonic()
+    with pytest.raises(BadInput, match=r"host:6379 \(no answer\)"):
+        choose_cluster(True, "host:6379", None)
+    assert time.monotonic() - began < 2
 
 
 def test_another_version_is_named_on_both_sides() -> None:
