@@ -41,8 +41,8 @@ from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import LEDGER_NAME
 from manifests.ledger.records import Face, File, ListEntry, Split
 from manifests.ledger.store_copy import choose_store, copy_to_store
-from manifests.privacy.keys import ensure_key, read_key
-from manifests.runtime.cluster.cluster_pool import open_cluster_pool
+from manifests.privacy.keys import KEY_NAME, ensure_key, read_key
+from manifests.runtime.cluster.cluster_pool import list_first_files, open_cluster_pool
 from manifests.runtime.cluster.connection import connect_to_cluster
 from manifests.runtime.files import remove_temporary_files
 from manifests.runtime.progress import Progress
@@ -93,7 +93,9 @@ def curate(
         # an error here does not mark the dataset as unfinished
         models = choose_face_models(ledger, config.faces, device)
         if cluster is not None:
-            map_batches, map_with_models = _open_cluster_pools(nodes, models)
+            map_batches, map_with_models = _open_cluster_pools(
+                nodes, models, [*list_first_files(photos), [dataset / KEY_NAME]]
+            )
         ledger.record("curate", "all", {}, detail={"finished": False})
         _remove_leftovers(ledger.dataset)
 
@@ -131,8 +133,12 @@ def curate(
     return replace(summary, notices=(*summary.notices, *copy_to_store(dataset, progress)))
 
 
-def _open_cluster_pools(nodes: contextlib.ExitStack, models: FaceModels) -> tuple[BatchMap, BatchMap]:
+def _open_cluster_pools(
+    nodes: contextlib.ExitStack, models: FaceModels, files: Sequence[Sequence[Path]]
+) -> tuple[BatchMap, BatchMap]:
     """Returns the map for batches that need no models, and the map for batches that need the models.
+
+    Each node must see at least one file of each item of `files`.
 
     The maps differ only if the models run on GPUs: the first map then uses no GPU.
     """
@@ -143,8 +149,10 @@ def _open_cluster_pools(nodes: contextlib.ExitStack, models: FaceModels) -> tupl
         sha256s=tuple(file.sha256 for file in models.files),
     )
     on_gpu = models.device_to_load in RAY_GPUS
-    with_models = nodes.enter_context(open_cluster_pool(start_worker, check, on_gpu))
-    return nodes.enter_context(open_cluster_pool(start_worker)) if on_gpu else with_models, with_models
+    with_models = nodes.enter_context(open_cluster_pool(start_worker, check, on_gpu, files))
+    if not on_gpu:
+        return with_models, with_models
+    return nodes.enter_context(open_cluster_pool(start_worker, files=files)), with_models
 
 
 def _remove_leftovers(dataset: Path) -> None:

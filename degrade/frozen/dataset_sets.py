@@ -159,7 +159,7 @@ def make_set(
             )
         remove_temporary_files(ledger.dataset / "lq" / plan.name)
         # `plan.begin` locks the split. A cluster can refuse the command, so the pool is opened before `plan.begin`.
-        with open_job_pool(workers, len(crops), cluster) as map_in_order:
+        with open_job_pool(workers, len(crops), cluster, crops) as map_in_order:
             if todo:
                 plan.begin()
             if progress:

@@ -212,7 +212,7 @@ def _make_set(
     jobs = [Job(folder / source, size, theta, engine=engine) for source, theta in zip(sources, thetas, strict=True)]
     rows: list[Row] = []
     skipped: list[tuple[str, str]] = []
-    with open_untrusted_job_pool(workers, len(jobs), cluster) as map_in_order:
+    with open_untrusted_job_pool(workers, len(jobs), cluster, [job.source for job in jobs]) as map_in_order:
         write_atomically(out / CARD, encode_card(card, complete=False))
         if progress:
             progress(0)
@@ -262,7 +262,7 @@ def _repair_set(
     if progress:
         progress(len(rows) - len(todo))
     jobs = [Job(folder / decode_name(r["source_encoded"]), r["size"], r["theta"], engine=r["engine"]) for r in todo]
-    with open_untrusted_job_pool(workers, len(jobs), cluster) as map_in_order:
+    with open_untrusted_job_pool(workers, len(jobs), cluster, [job.source for job in jobs]) as map_in_order:
         for row, job, result in zip(todo, jobs, map_in_order(run_jobs, jobs), strict=True):
             path = paths[row["file_encoded"]]
             if result.problem:

@@ -24,7 +24,7 @@ from degrade.theta import Theta
 from manifests.errors import BadInput
 from manifests.pictures.images import UndecodableImage, decode
 from manifests.pictures.png_files import LQ_PNG, encode_png
-from manifests.runtime.cluster.cluster_pool import open_cluster_pool
+from manifests.runtime.cluster.cluster_pool import FILES_OF_PLACE, open_cluster_pool
 from manifests.runtime.cluster.connection import connect_to_cluster
 from manifests.runtime.workers import (
     FAILURE_TEXTS,
@@ -160,16 +160,19 @@ def compare_jobs(jobs: Sequence[Job | FailedUnit]) -> list[Comparison]:
 
 
 @contextmanager
-def open_job_pool(workers: int | None, jobs: int, cluster: str | None = None) -> Iterator[BatchMap]:
+def open_job_pool(
+    workers: int | None, jobs: int, cluster: str | None = None, sources: Sequence[Path] = ()
+) -> Iterator[BatchMap]:
     """Yields a function like `map` that runs jobs in at most `workers` processes. Use it only for crops that Likeness
     made.
 
     With one worker, the jobs run in the calling process. `cluster` is the address of a Ray cluster that runs the jobs,
-    or `local` to start Ray on this machine with `workers` cores.
+    or `local` to start Ray on this machine with `workers` cores. The nodes of a cluster must see one of the first
+    `sources`.
     """
     count = workers if workers is None or workers < 1 else max(1, min(workers, jobs))
     if cluster is not None and jobs:
-        with _open_cluster(cluster, count) as run:
+        with _open_cluster(cluster, count, sources) as run:
             yield lambda function, jobs: chain.from_iterable(run(partial(_run_each, function), _divide(jobs)))
         return
     with open_pool(None if count == 1 else count, _start_worker) as run:
@@ -178,17 +181,17 @@ def open_job_pool(workers: int | None, jobs: int, cluster: str | None = None) ->
 
 @contextmanager
 def open_untrusted_job_pool(
-    workers: int | None, jobs: int, cluster: str | None = None
+    workers: int | None, jobs: int, cluster: str | None = None, sources: Sequence[Path] = ()
 ) -> Iterator[Callable[[JobsFunction, list[Job]], Iterator[Any]]]:
     """Yields a function that maps `run_jobs` or `compare_jobs` over untrusted images in at most `workers` processes.
 
     The images are read in worker processes, even with one worker, because a damaged image can crash or block the
-    process that decodes it. If `workers` is None, the jobs run in the calling process. `cluster` is the same as in
-    `open_job_pool`.
+    process that decodes it. If `workers` is None, the jobs run in the calling process. `cluster` and `sources` are the
+    same as in `open_job_pool`.
     """
     count = workers if workers is None or workers < 1 else max(1, min(workers, jobs))
     if cluster is not None and jobs:
-        with _open_cluster(cluster, count) as run:
+        with _open_cluster(cluster, count, sources) as run:
             yield lambda function, jobs: chain.from_iterable(run(function, _divide(jobs)))
         return
     with open_pool(count, _start_worker) as run:
@@ -196,8 +199,9 @@ def open_untrusted_job_pool(
 
 
 @contextmanager
-def _open_cluster(cluster: str, workers: int | None) -> Iterator[BatchMap]:
-    with connect_to_cluster(cluster, workers), open_cluster_pool(_start_worker) as run:
+def _open_cluster(cluster: str, workers: int | None, sources: Sequence[Path]) -> Iterator[BatchMap]:
+    files = [sources[:FILES_OF_PLACE]]
+    with connect_to_cluster(cluster, workers), open_cluster_pool(_start_worker, files=files) as run:
         yield run
 
 

@@ -57,8 +57,8 @@ FLAGS = {
     ),
     "--engine": (
         "ENGINE",
-        "What does the work: local or ray in a curation (docs/scale.md); exact, basicsr (the code of published papers) "
-        "or ray in a degradation",
+        "What does the work: local or ray in a curation and a restoration (docs/scale.md); exact, basicsr (the code of "
+        "published papers) or ray in a degradation",
     ),
     "--address": (
         "ADDRESS",

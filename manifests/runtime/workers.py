@@ -225,11 +225,12 @@ def _serve(parent: Connection, start: Callable[[], None] | None) -> None:
 class _Worker:
     """A spawned worker process, and the end of the pipe to it."""
 
-    def __init__(self, start: Callable[[], None] | None) -> None:
+    def __init__(self, start: Callable[[], None] | None, nested: bool) -> None:
         # the process is spawned, because a forked process would inherit the open ledger and the locks of other threads
         context = multiprocessing.get_context("spawn")
         self.pipe, worker_end = context.Pipe()
-        self.process = context.Process(target=_serve, args=(worker_end, start), daemon=True)
+        # a daemon of multiprocessing cannot start processes
+        self.process = context.Process(target=_serve, args=(worker_end, start), daemon=not nested)
         self.process.start()
         worker_end.close()
 
@@ -265,6 +266,7 @@ class _Pool:
     """The worker processes of a pool. The parent process has a waiting thread for each running batch."""
 
     start: Callable[[], None] | None
+    nested: bool = False
     idle: list[_Worker] = field(default_factory=list)
     busy: list[_Worker] = field(default_factory=list)
     closed: bool = False
@@ -276,7 +278,7 @@ class _Pool:
         """
         is_retry = False
         while True:
-            worker = self.idle.pop() if self.idle else _Worker(self.start)
+            worker = self.idle.pop() if self.idle else _Worker(self.start, self.nested)
             self.busy.append(worker)
             if self.closed:
                 worker.end()
@@ -309,13 +311,14 @@ class _Pool:
 
 
 @contextmanager
-def open_pool(workers: int | None, start: Callable[[], None] | None = None) -> Iterator[BatchMap]:
+def open_pool(workers: int | None, start: Callable[[], None] | None = None, nested: bool = False) -> Iterator[BatchMap]:
     """Yields a function like `map` that runs batches in `workers` spawned processes, and yields the results in order.
 
-    Each process first calls `start`. At most 4 * `workers` batches wait at the same time, so a long list of batches
-    needs little memory. If `workers` is None, the work is done in this process and without limits, so a crash ends the
-    command. Pass None only for trusted photos and in tests. Raises BadInput if the number of workers is not allowed.
-    Raises LikenessError if a worker process ends while it is not working on a unit.
+    Each process first calls `start`. If `nested` is true, the processes can start processes themselves. At most 4 *
+    `workers` batches wait at the same time, so a long list of batches needs little memory. If `workers` is None, the
+    work is done in this process and without limits, so a crash ends the command. Pass None only for trusted photos and
+    in tests. Raises BadInput if the number of workers is not allowed. Raises LikenessError if a worker process ends
+    while it is not working on a unit.
     """
     if workers is None:
         if start is not None:
@@ -323,7 +326,7 @@ def open_pool(workers: int | None, start: Callable[[], None] | None = None) -> I
         yield lambda function, batches: map(function, batches)
         return
     check_workers(workers)
-    pool = _Pool(start)
+    pool = _Pool(start, nested)
     # Only the main thread of the parent process must handle Ctrl-C. Therefore the threads that start worker processes
     # block SIGINT, and the worker processes inherit this. The resource tracker unblocks SIGINT in the thread that
     # starts it, so the main thread starts it here.

@@ -1,6 +1,7 @@
-"""Tests `curate` and `degrade` on a Ray cluster of two nodes: nodes die, the driver is killed, and photos misbehave.
+"""Tests commands on a Ray cluster of two nodes: nodes die, the driver is killed, and photos misbehave.
 
-The results must be equal to the results of the local engine. `make faults` runs these tests.
+The commands are `curate`, `degrade` and `restore`. The results must be equal to the results of the local engine. `make
+faults` runs these tests.
 """
 
 import json
@@ -12,15 +13,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from manifests.runtime.cluster.cluster_pool import open_cluster_pool
 from manifests.runtime.cluster.connection import connect_to_cluster
 from tests.doubles.cluster import start_node, two_nodes
+from tests.doubles.cluster_restorer import LOADED, check_with_odd_reader, install, read_oddly, restore_into
 from tests.doubles.cluster_work import work
-from tests.doubles.commands.misbehaviour import RIGHT, short
+from tests.doubles.commands.misbehaviour import ODD, RIGHT, short
+from tests.doubles.curation import photo, save
 from tests.doubles.faults import faults as doubles
 from tests.doubles.faults.faults import FULL, PATHS, ROOT, Point, differences, finish, paused, remains, tried
+from tests.doubles.models.saved import save_restorer
+from train.restore import cluster_photos
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not FULL, reason="`make faults` tries it")]
 
@@ -32,7 +38,8 @@ MUST = (
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     # The hook installs the doubles in the nodes. The moments of the nodes are not counted, so their log is not kept.
-    with two_nodes(PYTHONPATH=PATHS, FAULTS_LOG=os.devnull, FAULTS_DO="kill", DOUBLES_DELAY="0.2") as cluster:
+    variables = {"PYTHONPATH": PATHS, "FAULTS_LOG": os.devnull, "FAULTS_DO": "kill", LOADED: os.devnull}
+    with two_nodes(**variables, DOUBLES_DELAY="0.2") as cluster:
         yield cluster
 
 
@@ -72,6 +79,31 @@ def test_degrade_gives_the_same_bytes_also_after_a_kill(world, cluster, stage):
     with tried("the driver of the cluster is killed", stage, "10", MUST):
         assert world.bench.strike(on_cluster(command, cluster), Point("10", "after"))
         world.ends_as(on_cluster(command, cluster), undisturbed)
+
+
+@pytest.mark.parametrize("moment", [1, 4, 9], ids=["first photo", "fourth photo", "ninth photo"])
+def test_a_node_that_dies_costs_only_its_running_photos(cluster, tmp_path, monkeypatch, moment):
+    install(monkeypatch, check_with_odd_reader)
+    read_oddly(monkeypatch)
+    monkeypatch.setattr(cluster_photos, "LEAST_PHOTOS", 1)
+    monkeypatch.chdir(tmp_path)
+    checkpoint = save_restorer(tmp_path / "run", "tiny")
+    for number in range(12):
+        save(Path("in", f"{number:02d}.png"), photo([number % 3, 5], number))
+    for what in ("die", "hang"):
+        save(Path("in", f"05-{what}.png"), np.zeros((*ODD[what], 3), np.uint8))
+    references = [save(Path("r.png"), photo([0], 20))]
+    local = restore_into("local", references, checkpoint, batch=1)
+    assert "ends the process that decodes it" in local[1] and "takes more than" in local[1]
+
+    def kill(_: str, done: int, total: int) -> None:
+        if done == moment:
+            cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
+
+    with tried("a node of the cluster is killed", "restore", moment, MUST):
+        there = restore_into("cluster", references, checkpoint, batch=1, cluster=cluster.address, progress=kill)
+        start_node(cluster)
+        assert there == local
 
 
 def test_a_second_driver_is_refused(world, cluster):

@@ -76,6 +76,8 @@ def restore(
     faces: Annotated[str | None, flag("--faces", default="as in training", panel=_MODELS)] = None,
     base_model: Annotated[str | None, flag("--base-model", default="as in training", panel=_MODELS)] = None,
     weights: Annotated[Path | None, flag("--weights", default="torch's cache", panel=_MODELS)] = None,
+    engine: Annotated[str, flag("--engine")] = "local",
+    address: Annotated[str | None, flag("--address", default="none")] = None,
     page: Annotated[
         Path | None, flag("--page", "; the page shows each face, its references and its restoration", panel=_PAGE)
     ] = None,
@@ -96,12 +98,14 @@ def restore(
 
     Example: likeness restore old.jpg --reference her1.jpg --reference her2.jpg --run dataset/run --out restored
     """
+    from manifests.runtime.cluster.connection import choose_engine
     from train.models.released import PREFIXES
     from train.restore.output_paths import plan_outputs
     from train.restore.outputs.log import select_earlier_entries
     from train.restore.restorers.exported.manifest import ONNX
     from train.run_folders import check_output_files
 
+    cluster = choose_engine(engine, address)  # before the slow imports
     check_output_files(page, page_data)
     corners = _parse_box(box)
     plan, unreadable = plan_outputs(photos, out)
@@ -142,8 +146,9 @@ def restore(
             precision=precision,
             progress=progress,
             say=notices.append,
-            on_face=sheet.add if sheet is not None else lambda *_: None,
+            on_face=None if sheet is None else sheet.add,
             limited=True,
+            cluster=cluster,
         )
     if sheet is not None:
         from train.run_folders import write_output_text

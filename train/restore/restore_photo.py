@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -19,6 +20,7 @@ from train.data.landmarks import find_landmarks
 from train.data.mesh import warps_references
 from train.restore.batches.face_batches import FaceInput, raise_errors
 from train.restore.batches.photo_pipeline import Step, Steps
+from train.restore.decisions.kept_out_photos import is_kept_out
 from train.restore.decisions.outcomes import FaceOutcome, PhotoOutcome
 from train.restore.output_paths import PhotoOutput
 from train.restore.pasting.paste import Patch, make_patch, round_to_levels
@@ -28,10 +30,14 @@ from train.restore.references.confirm_references import NotRestoredYet
 from train.restore.references.reference_photos import References, join_references
 from train.restore.restore_face import FacePlan, PhotoFace, RestoreSetup, cut_face, finish_face, plan_face, take_crop
 
+if TYPE_CHECKING:
+    from manifests.privacy.kept_out import KeptOutList
+
 # The five landmarks of an upright, frontal face, as fractions (x, y) of a detector's box. The fractions are means over
 # 1,182 SCRFD detections on web photos (ours). They are used if the detector finds no face in --box.
 LANDMARKS_IN_BOX = np.array([[0.270, 0.391], [0.733, 0.389], [0.503, 0.591], [0.314, 0.748], [0.697, 0.745]])
 
+KEPT_OUT = "The photo was not restored, because it was opted out or purged from the dataset of this run."
 NO_DIFFERENCE = "The restored faces have the same pixels as before, so the result is a copy of the photo."
 NO_STRENGTH = "The strength is 0, so the result is a copy of the photo."
 
@@ -42,6 +48,18 @@ class RestoredPhoto:
 
     outcome: PhotoOutcome
     faces: tuple[tuple[np.ndarray, References, np.ndarray], ...] = ()
+
+
+def restore_or_explain(output: PhotoOutput, setup: RestoreSetup, kept_out: KeptOutList | None) -> Steps[RestoredPhoto]:
+    """Does what `restore_photo` does. If the photo is kept out, or if an error occurs, the outcome has the reason."""
+    path = output.photo
+    try:
+        if is_kept_out(path, kept_out, setup.read):
+            return RestoredPhoto(PhotoOutcome(str(path), None, "dropped", KEPT_OUT))
+        return (yield from restore_photo(output, setup))
+    except Exception as error:  # one bad photo must not stop a folder of thousands
+        why = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        return RestoredPhoto(PhotoOutcome(str(path), None, "failed", f"The photo could not be restored: {why}."))
 
 
 def restore_photo(output: PhotoOutput, setup: RestoreSetup) -> Steps[RestoredPhoto]:

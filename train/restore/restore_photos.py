@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -13,18 +13,20 @@ import numpy as np
 
 from manifests.errors import BadInput
 from manifests.pictures.untrusted_images import open_readers
+from manifests.runtime.cluster.connection import connect_to_cluster
 from manifests.runtime.files import hash_config, lock_folder, remove_temporary_files
 from manifests.runtime.json_log import log
 from manifests.runtime.progress import Progress
 from manifests.runtime.text import format_count, make_printable
 from train.data.mesh import warps_references
-from train.models.config import MOST_FACES, check_precision, check_steps
+from train.models.config import MOST_FACES
 from train.restore.batches.face_batches import FaceBatches
-from train.restore.batches.photo_pipeline import Steps, restore_in_batches
+from train.restore.batches.photo_pipeline import restore_in_batches
+from train.restore.cluster_photos import NodeWork, name_restorer, open_restoring_pool, restore_on_cluster
 from train.restore.decisions.harm import NO_LANDMARKS
-from train.restore.decisions.kept_out_photos import drop_kept_out_references, find_kept_out_list, is_kept_out
+from train.restore.decisions.kept_out_photos import drop_kept_out_references, find_kept_out_list
 from train.restore.decisions.outcomes import PhotoOutcome
-from train.restore.output_paths import PhotoOutput, plan_outputs
+from train.restore.output_paths import plan_outputs
 from train.restore.outputs.log import make_entry, select_earlier_entries, write_log
 from train.restore.references.confirm_references import REFERENCE_PARTS
 from train.restore.references.reference_people import describe_people, find_people
@@ -35,11 +37,11 @@ from train.restore.references.reference_photos import (
     read_references,
 )
 from train.restore.restore_face import OnFace, RestoreSetup
-from train.restore.restore_photo import RestoredPhoto, restore_photo
-from train.restore.restorers.exported.manifest import ONNX, strip_prefix
-from train.restore.restorers.face_restorer import FaceRestorer, check_seed, load_restorer_faces, needs_reference
+from train.restore.restore_photo import RestoredPhoto, restore_or_explain
+from train.restore.restorers.exported.manifest import strip_prefix
+from train.restore.restorers.face_restorer import load_restorer_faces, needs_reference
+from train.restore.restorers.open_restorer import open_restorer
 
-KEPT_OUT = "The photo was not restored, because it was opted out or purged from the dataset of this run."
 STOPPED = "The photo was not restored, because the command was stopped: run the same command again."
 
 
@@ -63,8 +65,9 @@ def restore(
     precision: str | None = None,
     progress: Progress = lambda *_: None,
     say: Callable[[str], None] = lambda _: None,
-    on_face: OnFace = lambda *_: None,
+    on_face: OnFace | None = None,
     limited: bool = False,
+    cluster: str | None = None,
 ) -> list[PhotoOutcome]:
     """Restores photos, and all photos in folders, into the folder `out`, and logs them in OUT/restored.jsonl.
 
@@ -85,7 +88,9 @@ def restore(
     recorded --faces value. If `aligned` is True, the inputs are square crops in the FFHQ template, and the results have
     the restorer's size. `box` (x0, y0, x1, y1), in pixels, is the box of the face if there is one photo. `say` gets
     each notice for the user. `on_face` gets each restored face, in the order of the photos. If `limited` is True, a
-    worker process decodes the photos, within the limits of manifests/runtime/workers.py.
+    worker process decodes the photos, within the limits of manifests/runtime/workers.py. `cluster` is the address of a
+    Ray cluster whose nodes restore the photos, or `local` to start Ray on this machine
+    (train/restore/cluster_photos.py).
 
     The network restores `batch` faces at once, while threads read, search and write other photos
     (train/restore/batches/photo_pipeline.py). If `batch` is None, the free memory decides
@@ -102,14 +107,17 @@ def restore(
         raise BadInput(f"--strength {strength:g} is not a share: give a number from 0 to 1.")
     if batch is not None and not 1 <= batch <= MOST_FACES:
         raise BadInput(f"--batch {batch} is out of range: give 1 to {MOST_FACES}.")
-    model = _load_restorer(checkpoint, base_model, steps, seed, precision, say)
-    models = load_restorer_faces(model.facts, faces)
-    outputs, unreadable_folders = plan_outputs(inputs, out)
-    reference_files = list_reference_files(references, [output.photo for output in outputs])
-    if reference_files and not REFERENCE_PARTS & set(model.config.parts):
-        say("This restorer uses no references. The references are used only to check the restored faces.")
-    kept_out = find_kept_out_list(strip_prefix(checkpoint))
-    with open_readers(limited) as (read, read_original):
+    with ExitStack() as stack:
+        if cluster is not None:
+            stack.enter_context(connect_to_cluster(cluster))
+        model = open_restorer(checkpoint, base_model, steps, seed, precision, say)
+        models = load_restorer_faces(model.facts, faces)
+        outputs, unreadable_folders = plan_outputs(inputs, out)
+        reference_files = list_reference_files(references, [output.photo for output in outputs])
+        if reference_files and not REFERENCE_PARTS & set(model.config.parts):
+            say("This restorer uses no references. The references are used only to check the restored faces.")
+        kept_out = find_kept_out_list(strip_prefix(checkpoint))
+        read, read_original = stack.enter_context(open_readers(limited))
         reference_files = drop_kept_out_references(reference_files, kept_out, read_original, say)
         if needs_reference(model.facts) and not reference_files:
             raise BadInput("This restorer needs a reference: give a photo of the same person with --reference.")
@@ -143,51 +151,61 @@ def restore(
                 **({} if model.precision == "fp32" else {"precision": model.precision}),
             }
         )
-        setup = RestoreSetup(
-            model, models, people, aligned, box, strength, always, trust_references, lossless, read_original
+        make_setup = partial(
+            RestoreSetup,
+            people=people,
+            aligned=aligned,
+            box=box,
+            strength=strength,
+            always=always,
+            trust_references=trust_references,
+            lossless=lossless,
         )
         batches = FaceBatches(model, batch or model.find_batch_size())
         log("restorer", precision=model.precision, batch=batches.size)
-        with lock_folder(out):
-            for folder in sorted({out, *(output.own.parent for output in outputs)}):
-                remove_temporary_files(folder, recursive=False)
-            earlier, finished = select_earlier_entries(out, outputs, settings), dict[int, RestoredPhoto]()
-            failed_folders = [PhotoOutcome(str(folder), None, "failed", why) for folder, why in unreadable_folders]
+        finished = dict[int, RestoredPhoto]()
+        stack.enter_context(lock_folder(out))
+        folders = sorted({out, *(output.own.parent for output in outputs)})
+        _remove_leftovers(folders)
+        earlier = select_earlier_entries(out, outputs, settings)
+        restore_all: Callable[[], Generator[None]]
+        if cluster is None:
+            setup = make_setup(model=model, models=models, read=read_original)
+            photos = [partial(restore_or_explain, output, setup, kept_out) for output in outputs]
+            restore_all = partial(restore_in_batches, photos, batches, finished)
+        else:
+            restorer = name_restorer(checkpoint, base_model, steps, seed, model, models, limited)
+            pool = open_restoring_pool(restorer, model, models, inputs, out)
+            map_batches, cores = stack.enter_context(pool)
+            work = NodeWork(restorer, make_setup, kept_out, batches.size, cores, on_face is not None)
+            restore_all = partial(restore_on_cluster, map_batches, outputs, work, batches, finished)
+        failed_folders = [PhotoOutcome(str(folder), None, "failed", why) for folder, why in unreadable_folders]
 
-            def write_entries() -> None:
-                entries = []
-                for index, output in enumerate(outputs):
-                    stopped = PhotoOutcome(str(output.photo), None, "failed", STOPPED)
-                    outcome = finished[index].outcome if index in finished else stopped
-                    entries.append(make_entry(asdict(outcome), output, out, settings, model.precision))
-                write_log(out, [*earlier, *entries, *(asdict(one) for one in failed_folders)])
+        def write_entries() -> None:
+            entries = []
+            for index, output in enumerate(outputs):
+                stopped = PhotoOutcome(str(output.photo), None, "failed", STOPPED)
+                outcome = finished[index].outcome if index in finished else stopped
+                entries.append(make_entry(asdict(outcome), output, out, settings, model.precision))
+            write_log(out, [*earlier, *entries, *(asdict(one) for one in failed_folders)])
 
-            def restore_or_explain(output: PhotoOutput) -> Steps[RestoredPhoto]:
-                path = output.photo
-                try:
-                    if is_kept_out(path, kept_out, read_original):
-                        return RestoredPhoto(PhotoOutcome(str(path), None, "dropped", KEPT_OUT))
-                    return (yield from restore_photo(output, setup))
-                except Exception as error:  # one bad photo must not stop a folder of thousands
-                    why = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-                    reason = f"The photo could not be restored: {why}."
-                    return RestoredPhoto(PhotoOutcome(str(path), None, "failed", reason))
-
-            write_entries()  # before the first photo, so that after a kill the next call recognizes the files
-            photos = [partial(restore_or_explain, output) for output in outputs]
-            done = 0
-            try:
-                with closing(restore_in_batches(photos, batches, finished)) as reports:
-                    for _ in reports:
-                        while done in finished:  # report the photos in their order
-                            photo = finished[done]
-                            for face in photo.faces:
+        write_entries()  # before the first photo, so that after a kill the next call recognizes the files
+        done = 0
+        try:
+            with closing(restore_all()) as reports:
+                for _ in reports:
+                    while done in finished:  # report the photos in their order
+                        photo = finished[done]
+                        for face in photo.faces:
+                            if on_face is not None:
                                 on_face(outputs[done].photo, *face)
-                            finished[done] = replace(photo, faces=())
-                            done += 1
-                            progress("restore", done, len(outputs))
-            finally:
-                write_entries()
+                        finished[done] = replace(photo, faces=())
+                        done += 1
+                        progress("restore", done, len(outputs))
+        finally:
+            write_entries()
+        if cluster is not None:
+            _remove_leftovers(folders)  # a node that died can have left a half-written file
         batches.describe_halving(say)
         outcomes = [finished[index].outcome for index in range(len(outputs))]
         decisions = [face.decision for outcome in outcomes for face in outcome.faces]
@@ -200,28 +218,10 @@ def restore(
     return [*outcomes, *failed_folders]
 
 
-def _load_restorer(
-    checkpoint: Path,
-    base_model: str | None,
-    steps: int,
-    seed: int | None,
-    precision: str | None,
-    say: Callable[[str], None],
-) -> FaceRestorer:
-    check_precision(precision)
-    if str(checkpoint).startswith(ONNX):
-        check_steps(steps, denoise=False)
-        check_seed(seed, draws_noise=False)
-        if base_model is not None:
-            raise BadInput(f"{checkpoint} needs no diffusion model: leave --base-model out.")
-        if precision is not None:
-            raise BadInput(f"{checkpoint} computes in fp32: leave --precision out.")
-        from train.restore.restorers.exported.onnx_restorer import load_onnx_restorer
-
-        return load_onnx_restorer(strip_prefix(checkpoint))
-    from train.restore.restorers.load_restorer import load_restorer, move_to_device, prepare_restorer  # imports torch
-
-    return prepare_restorer(move_to_device(load_restorer(checkpoint, base_model, steps, seed)), precision, say)
+def _remove_leftovers(folders: Sequence[Path]) -> None:
+    """Removes the temporary files of a call that was killed."""
+    for folder in folders:
+        remove_temporary_files(folder, recursive=False)
 
 
 def _say_unwarped(photos: Sequence[ReferencePhoto], say: Callable[[str], None]) -> None:

@@ -7,32 +7,48 @@ does not use Ray Data.
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from manifests.errors import BadInput, LikenessError, ModelUnavailable
 from manifests.runtime.cluster.node_versions import describe_difference, find_versions
+from manifests.runtime.cluster.node_work import Preparation
 from manifests.runtime.workers import BatchMap
+from manifests.stores.store_path import StorePath
 
 AHEAD = 4  # The largest number of batches that wait or run for each core. The local engine has the same number.
 RETRIES = 10  # The work fails if more nodes or processes than this number die while they work on one batch (ours).
+# Each node looks for at most FILES_OF_PLACE files of each of the first MOST_PLACES paths that the user named (ours).
+MOST_PLACES, FILES_OF_PLACE = 16, 3
 SECONDS_WITHOUT_RESULT = 60.0  # After this time without a result, the driver checks whether any nodes are left (ours).
 
 
 @contextmanager
 def open_cluster_pool(
-    start: Callable[[], None] | None = None, check: Callable[[None], None] | None = None, on_gpu: bool = False
+    start: Callable[[], None] | None = None,
+    check: Callable[[None], None] | None = None,
+    on_gpu: bool = False,
+    files: Sequence[Sequence[Path]] = (),
+    alone: bool = False,
+    nested: bool = False,
 ) -> Iterator[BatchMap]:
     """Yields a function like `map` that runs batches on the connected cluster, and yields the results in order.
 
-    Each worker process first calls `start`, and then `check` with None. If `on_gpu` is true, one process for each core
-    of the cluster shares the GPUs of the cluster. Before the first batch, one process of each node is tested. Raises
-    BadInput if a node has another version of Likeness, Python or a library. Raises BadInput if `on_gpu` is true and no
-    node has a GPU. Raises ModelUnavailable if `check` raises an error on a node. Raises LikenessError if no node is
-    left.
+    Each worker process first calls `start`, and then `check` with None. Relative paths begin in the current folder of
+    the driver, also on the nodes. Each node must see at least one file of each item of `files`. If `nested` is true,
+    worker processes can start processes themselves. A batch gets one core. If `on_gpu` is true, one process for each
+    core of the cluster shares the GPUs of the cluster. If `alone` is true, a batch gets a whole GPU, or without
+    `on_gpu` a whole node, and the cores that `count_cores_of_batch` returns.
+
+    Before the first batch, one process of each node is tested. Raises BadInput if a node has another version of
+    Likeness, Python or a library. Raises BadInput if a node does not see `files`, or if `on_gpu` is true and no node
+    has a GPU. Raises ModelUnavailable if `check` raises an error on a node. Raises LikenessError if no node is left.
     """
     import ray
 
@@ -40,11 +56,15 @@ def open_cluster_pool(
     cores, gpus = int(resources.get("CPU", 0)), resources.get("GPU", 0.0)
     if on_gpu and not gpus:
         raise BadInput("No node of the cluster offers a GPU to Ray. Start the nodes with GPUs, or give --device cpu.")
-    share = min(1.0, gpus / max(1, cores)) if on_gpu else 0.0
+    share = 0.0 if not on_gpu else 1.0 if alone else min(1.0, gpus / max(1, cores))
+    cores_of_batch = count_cores_of_batch(on_gpu) if alone else 1
     # By default, Ray would end a process with a GPU after each task, and the next process would load the models again.
-    task = ray.remote(num_cpus=1, num_gpus=share, max_retries=RETRIES, max_calls=0)(_make_task())
-    preparation, versions = pickle.dumps((start, check)), find_versions()
-    _test_nodes(task, versions, preparation)
+    task = ray.remote(num_cpus=cores_of_batch, num_gpus=share, max_retries=RETRIES, max_calls=0)(_make_task())
+    places = [[path.absolute() for path in place if not isinstance(path, StorePath)] for place in files]
+    prepared = Preparation(start and pickle.dumps(start), check and pickle.dumps(check), places, nested, Path.cwd())
+    preparation = pickle.dumps(prepared)
+    versions = find_versions()
+    _test_nodes(task, versions, preparation, on_gpu)
 
     def run(function: Callable[[Any], Any], batches: Iterable[Any]) -> Iterator[Any]:
         pickled, waiting = ray.put(pickle.dumps(function)), deque[Any]()
@@ -56,6 +76,31 @@ def open_cluster_pool(
             yield _take(waiting.popleft(), versions)
 
     yield run
+
+
+def count_cores_of_batch(on_gpu: bool) -> int:
+    """Returns the cores of a batch that gets a whole GPU, or a whole node, so that each node has enough cores."""
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+    counts = [node["CPU"] // node["GPU"] if on_gpu else node["CPU"] for node in nodes if not on_gpu or node.get("GPU")]
+    return max(1, int(min(counts, default=1)))
+
+
+def list_first_files(paths: Iterable[Path]) -> list[list[Path]]:
+    """Returns a few files of each path that the user named, for the test whether the nodes see the files.
+
+    A path in a store is left out, and so is a list of addresses, which only the driver reads. At most MOST_PLACES paths
+    are looked at.
+    """
+    places = []
+    for path in islice(paths, MOST_PLACES):
+        if isinstance(path, StorePath) or path.suffix.lower() == ".txt":
+            continue
+        walked = ((folder, names) for folder, _, names in os.walk(path) if names)
+        folder, names = next(walked, (str(path.parent), [path.name]))
+        places.append([Path(folder, name) for name in sorted(names)[:FILES_OF_PLACE]])
+    return places
 
 
 def _make_task() -> Callable[..., tuple[str, str, Any]]:
@@ -83,12 +128,15 @@ def _make_task() -> Callable[..., tuple[str, str, Any]]:
     return run_task
 
 
-def _test_nodes(task: Any, versions: dict[str, str], preparation: bytes) -> None:
-    """Runs the preparation in one process of each node, on all nodes at the same time."""
+def _test_nodes(task: Any, versions: dict[str, str], preparation: bytes, on_gpu: bool) -> None:
+    """Runs the preparation in one process of each node that can get batches, on all nodes at the same time."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+    needed = ("CPU", "GPU") if on_gpu else ("CPU",)
+    nodes = [
+        node["NodeID"] for node in ray.nodes() if node["Alive"] and all(node["Resources"].get(name) for name in needed)
+    ]
     tests = [
         task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=True)).remote(
             versions, preparation, None, b""
@@ -120,8 +168,10 @@ def _take(reference: Any, versions: dict[str, str]) -> Any:
             ) from None
     if kind == "versions":
         raise BadInput(describe_difference(node, value, versions))
+    if kind == "unseen":
+        raise BadInput(f"On the node {node}: {value}")
     if kind == "unfit":
         raise ModelUnavailable(f"On the node {node}: {value}")
     if kind == "raised":
         raise value
-    return value
+    return pickle.loads(value)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from manifests.runtime.versions import TOOLS
 
 SOURCES = "sources of Likeness"
+_MODELS = ("diffusers", "peft", "transformers")  # can change the result of a restorer
 
 
 def find_versions() -> dict[str, str]:
@@ -24,7 +25,7 @@ def make_finder() -> Callable[[], dict[str, str]]:
     of SOURCES is a hash of all files of code, because two copies of Likeness can have the same version and different
     code. The function is an inner function and imports no module of Likeness, so Ray can send its code to any node.
     """
-    names, sources = TOOLS, SOURCES
+    names, sources = (*TOOLS, *_MODELS), SOURCES
     found: dict[str, str] = {}  # the result of the first call in a process; empty when Ray sends the code to a node
 
     def find() -> dict[str, str]:
@@ -44,7 +45,7 @@ def make_finder() -> Callable[[], dict[str, str]]:
 
         spec, code = find_spec("likeness"), hashlib.sha256()
         folder = Path(spec.origin).parent if spec is not None and spec.origin else Path("missing")
-        for part in ("curate", "degrade", "manifests"):
+        for part in ("curate", "degrade", "manifests", "train"):
             for path in sorted((folder / part).rglob("*.py")):
                 code.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
         found.update({"Likeness": look_up("likeness"), "Python": platform.python_version()})

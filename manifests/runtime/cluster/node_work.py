@@ -1,19 +1,41 @@
 """Does the work of a process of Ray on a node. The process of Ray has one worker process of Likeness.
 
 A photo that hangs, crashes its process or needs too much memory can harm only the worker process. The pool of the local
-engine then replaces the worker process, and the photo gets the same row as with the local engine.
+engine then replaces the worker process, and the photo gets the same row as with the local engine. The process of Ray
+does not unpickle functions and results, so it does not import their libraries.
 """
 
 from __future__ import annotations
 
+import atexit
 import os
 import pickle
 import sys
-from contextlib import ExitStack
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from manifests.runtime.workers import BatchMap, open_pool
+
+
+class Preparation(NamedTuple):
+    """Says how a node prepares a worker process."""
+
+    start: bytes | None  # a pickled function that starts each worker process
+    # A pickled function that a new worker process calls with None before its first batch. It raises an error if the
+    # node cannot do the work.
+    check: bytes | None
+    # Files of each place that the node must see. One file of a place is enough, because a user can delete the others.
+    files: Sequence[Sequence[Path]]
+    nested: bool  # whether worker processes start processes themselves
+    current_folder: Path  # of the driver; relative paths begin there
+
+
+class _Unseen(Exception):
+    """This node does not see the files of the driver."""
 
 
 @dataclass
@@ -31,18 +53,20 @@ _held = _HeldPool()
 def run_batch(preparation: bytes, function: bytes | None, batch: bytes) -> tuple[str, Any]:
     """Runs a pickled function on a pickled batch in the worker process.
 
-    `preparation` is a pickled pair (start, check). A new worker process first calls `start`, and then `check` with
-    None. `check` raises an error if the node cannot do the work. If `function` is None, only the preparation is done.
-    Returns ("done", result), ("raised", error of the function) or ("unfit", error of the preparation).
+    `preparation` is a pickled Preparation. If `function` is None, only the preparation is done. Returns ("done",
+    pickled result), ("raised", error of the function), ("unseen", sentence about a file) or ("unfit", error of the
+    preparation).
     """
     try:
         map_batches = _prepare_pool(preparation)
+    except _Unseen as error:
+        return "unseen", str(error)
     except Exception as error:
         return "unfit", error
     if function is None:
-        return "done", None
+        return "done", pickle.dumps(None)
     try:
-        return "done", next(map_batches(pickle.loads(function), [pickle.loads(batch)]))
+        return "done", next(map_batches(partial(_call_pickled, function), [pickle.loads(batch)]))
     except Exception as error:
         return "raised", error
 
@@ -53,11 +77,35 @@ def _prepare_pool(preparation: bytes) -> BatchMap:
     if _held.key != key or _held.map_batches is None:
         _held.stack.close()
         _held.map_batches = None
-        start, check = pickle.loads(preparation)
+        prepared: Preparation = pickle.loads(preparation)
+        _check_files(prepared.files)
+        with suppress(OSError):  # if this node has no such folder, all paths of the files are absolute
+            os.chdir(prepared.current_folder)
         # A spawned process runs the main file of its parent again. Here, this file would import Ray.
         vars(sys.modules["__main__"]).pop("__file__", None)
-        map_batches = _held.stack.enter_context(open_pool(1, start))
-        if check is not None:
-            list(map_batches(check, [None]))
+        start = None if prepared.start is None else partial(_start_pickled, prepared.start)
+        map_batches = _held.stack.enter_context(open_pool(1, start, prepared.nested))
+        atexit.register(_held.stack.close)  # multiprocessing would wait for the end of a nested worker process
+        if prepared.check is not None:
+            list(map_batches(partial(_call_pickled, prepared.check), [None]))
         _held.key, _held.map_batches = key, map_batches
     return _held.map_batches
+
+
+def _start_pickled(start: bytes) -> None:
+    pickle.loads(start)()
+
+
+def _call_pickled(function: bytes, *batch: Any) -> bytes:
+    """Calls a pickled function in a worker process, and returns the pickled result."""
+    return pickle.dumps(pickle.loads(function)(*batch))
+
+
+def _check_files(places: Sequence[Sequence[Path]]) -> None:
+    """Raises _Unseen if this node sees no file of a place."""
+    for files in places:
+        if files and not any(map(os.path.lexists, files)):
+            raise _Unseen(
+                f"{files[0]} is missing. Every node must have the files of the command at the same paths. Mount the "
+                "driver's file system on this node, and run the same command again."
+            )

@@ -114,7 +114,7 @@ def test_two_steps_in_one_go_are_two_steps_with_a_rest_and_restore(
     # The restorer changes little after so few steps. Without this line, `restore` would undo some of the changes.
     monkeypatch.setattr("train.restore.decisions.coarse_form.READABLE_SHARE", 2.0)
     # Load the restorer only once, because a diffusion base takes half a second to load.
-    monkeypatch.setattr(restore_photos, "_load_restorer", cache(restore_photos._load_restorer))
+    monkeypatch.setattr(restore_photos, "open_restorer", cache(restore_photos.open_restorer))
     restored = []
     for many in (2, 0):
         out = tmp_path / f"restored-{many}"

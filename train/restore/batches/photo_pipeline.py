@@ -50,7 +50,10 @@ class _Photo(Generic[Result]):
 
 
 def restore_in_batches(
-    photos: Sequence[Callable[[], Steps[Result]]], batches: FaceBatches, finished: dict[int, Result]
+    photos: Sequence[Callable[[], Steps[Result]]],
+    batches: FaceBatches,
+    finished: dict[int, Result],
+    cores: int | None = None,
 ) -> Generator[None]:
     """Restores photos, and puts the result of each photo into `finished`, under the index of the photo.
 
@@ -59,9 +62,10 @@ def restore_in_batches(
     finished.
 
     The number of photos in work is at most the batch size plus two for each thread. Of these, at most two for each
-    thread have not been read yet, because the size of an unread photo is not known.
+    thread have not been read yet, because the size of an unread photo is not known. `cores` is the number of cores for
+    the threads, or None for all cores.
     """
-    threads = min(max(count_cores(), 2), MOST_THREADS)
+    threads = min(max(cores or count_cores(), 2), MOST_THREADS)
     executor = ThreadPoolExecutor(threads, thread_name_prefix="photos")
     cores_of_opencv = cv2.getNumThreads()
     cv2.setNumThreads(1)  # the threads of this function already use all cores

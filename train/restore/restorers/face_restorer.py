@@ -33,6 +33,7 @@ class FaceRestorer:
     precision: str = "fp32"  # One of PRECISIONS.
     # Returns a batch size for which the memory is probably large enough.
     find_batch_size: Callable[[], int] = lambda: 1
+    device: str = "cpu"  # cpu or cuda
 
 
 def check_seed(seed: int | None, draws_noise: bool) -> None:

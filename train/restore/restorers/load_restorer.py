@@ -25,6 +25,7 @@ from train.restore.restorers.run_restorer import (
     ReferenceCache,
     can_encode_once,
     choose_precision,
+    find_device,
     leave_cores,
     run_batch,
 )
@@ -80,9 +81,16 @@ def _load(name: str, base_model: str | None, seed: int | None) -> Restorer:
     return load_osdface(Path(name.removeprefix(OSDFACE)), base_model)
 
 
-def move_to_device(model: Restorer) -> Restorer:
-    """Moves the restorer to the GPU, if there is one with CUDA, and returns the restorer."""
-    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+def move_to_device(model: Restorer, device: str | None = None) -> Restorer:
+    """Moves the restorer to a device, cpu or cuda, and returns the restorer.
+
+    If `device` is None, the device is the GPU, or the CPU if CUDA is not available. Raises BadInput if the device is
+    cuda, and CUDA is not available.
+    """
+    has_gpu = torch.cuda.is_available()
+    if device == "cuda" and not has_gpu:
+        raise BadInput("torch finds no GPU. Install a torch for this GPU, or use a machine with a GPU.")
+    return model.to(device or ("cuda" if has_gpu else "cpu"))
 
 
 def speed_up_on_cpu(model: Restorer, precision: str = "fp32") -> Restorer:
@@ -127,6 +135,7 @@ def wrap_restorer(model: Restorer, precision: str, shares_cores: bool) -> FaceRe
         lambda references: embed_references(model, references),
         precision,
         lambda: find_batch_size(model, precision),
+        find_device(model).type,
     )
 
 
