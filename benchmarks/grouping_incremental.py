@@ -51,7 +51,15 @@ def measure_run(
     confidence, margin = np.ones(len(new), np.float32), np.ones(len(new), np.float32)
     groups[~new], confidence[~new], margin[~new] = old.labels, old.confidence, old.margin
     earlier = EarlierGrouping(
-        groups, confidence, margin, old.evidence, old.alpha, old.threshold, old.false_match_rate, old.recall
+        groups=groups,
+        confidence=confidence,
+        margin=margin,
+        evidence=old.evidence,
+        alpha=old.alpha,
+        threshold=old.threshold,
+        false_match_rate=old.false_match_rate,
+        recall=old.recall,
+        changed=int(new.sum()),
     )
     start = time.perf_counter()
     extended = extend_grouping(vectors, earlier, photos, worth=worth)

@@ -110,15 +110,14 @@ def _list_photos(ledger: Ledger, finished: set[str], min_eyes: float) -> list[tu
 
     A photo in `finished` is searched again if the earlier search left out faces as small as `min_eyes`.
     """
-    coarse = {
-        photo.photo_id for photo in ledger.read_rows(Photo) if photo.min_eyes is None or photo.min_eyes > min_eyes
-    }
+    rows = {photo.photo_id: photo for photo in ledger.read_rows(Photo)}
+    coarse = {photo.photo_id for photo in rows.values() if photo.min_eyes is None or photo.min_eyes > min_eyes}
     finished = finished - coarse
     sources = list_sources(ledger)
-    usable_photos = find_usable_photos({photo.photo_id: photo for photo in ledger.read_rows(Photo)})
+    usable_photos = find_usable_photos(rows)
     photos = [
         (photo, sources[photo.photo_id])
-        for photo in ledger.read_rows(Photo)
+        for photo in rows.values()
         if photo.photo_id in sources and photo.photo_id in usable_photos and photo.photo_id not in finished
     ]
     return sorted(photos, key=lambda item: rank_place(item[1]))

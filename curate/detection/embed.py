@@ -57,7 +57,9 @@ def embed(
         failures |= dict.fromkeys(embedded.failures)
         done += len(batch)
         progress("embed", done, len(to_embed))
-    remove_shards(ledger.dataset, {face.shard for face in ledger.read_rows(Face)})
+    remove_shards(
+        ledger.dataset, set(ledger.query("SELECT DISTINCT shard FROM faces WHERE shard IS NOT NULL")["shard"])
+    )
     return list(failures)
 
 

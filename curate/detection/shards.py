@@ -76,7 +76,7 @@ def _is_intact(dataset: Path, shard: str) -> bool:
         return False
 
 
-def remove_shards(dataset: Path, keep: set[str | None]) -> None:
+def remove_shards(dataset: Path, keep: set[str]) -> None:
     """Removes every shard whose name is not in `keep`, because no face uses such a shard."""
     for path in sorted((dataset / "embeddings").glob("*.npy")):
         if path.stem not in keep:
