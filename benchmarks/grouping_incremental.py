@@ -4,7 +4,8 @@
 
 A run removes a random 1% of the photos, groups the rest, and adds the removed faces with `extend_grouping`. The result
 is compared with `group_embeddings` on all faces. The time is measured on synthetic faces of 512 dimensions
-(grouping_scale.py), and the agreement also on a curated dataset, with ten different sets of removed photos.
+(grouping_scale.py), and the agreement also on a curated dataset, with ten different sets of removed photos. The seconds
+are seconds of the processor, so other programs on the machine change them little.
 
 Two figures of the agreement: `same_pairs` is the share of all pairs of faces for which both groupings say the same, one
 person or two people. `same_pairs_of_people` is stricter: of the pairs that are one person in at least one of the two
@@ -43,9 +44,9 @@ def measure_run(
     """
     names = np.unique(photos)
     new = np.isin(photos, np.random.default_rng(seed).choice(names, max(int(SHARE * len(names)), 1), replace=False))
-    start = time.perf_counter()
+    start = time.process_time()
     old = group_embeddings(vectors[~new], photos[~new], worth=None if worth is None else worth[~new])
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     assert old.evidence is not None and old.alpha is not None
     groups = np.full(len(new), -1)
     confidence, margin = np.ones(len(new), np.float32), np.ones(len(new), np.float32)
@@ -61,9 +62,9 @@ def measure_run(
         recall=old.recall,
         changed=int(new.sum()),
     )
-    start = time.perf_counter()
+    start = time.process_time()
     extended = extend_grouping(vectors, earlier, photos, worth=worth)
-    extended_seconds = time.perf_counter() - start
+    extended_seconds = time.process_time() - start
     return {
         "seed": seed,
         "faces": len(new),

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
-from scipy.sparse import coo_matrix
+from scipy.sparse import coo_matrix, csr_matrix
 from scipy.sparse.csgraph import connected_components
 
 _ROWS_AT_ONCE = 2**16  # number of rows in one step; limits the memory
@@ -25,22 +23,13 @@ def sum_rows(vectors: np.ndarray, order: np.ndarray, labels: np.ndarray) -> np.n
 
     `labels[i]` is the label of the row `vectors[order[i]]`. Labels are numbered from 0 without gaps.
     """
-    total = np.zeros((int(labels.max()) + 1, vectors.shape[1]), np.float32)
-    by_label = np.argsort(labels, kind="stable")
-    is_single = np.bincount(labels)[labels[by_label]] == 1  # whether the label has one row, which needs no sum
-    for part in _divide(by_label[is_single]):
-        total[labels[part]] = vectors[order[part]]
-    for part in _divide(by_label[~is_single]):
-        first = np.flatnonzero(np.concatenate([[True], np.diff(labels[part]) > 0]))
-        total[labels[part[first]]] += np.add.reduceat(vectors[order[part]], first, axis=0)
-    return total
+    shape = int(labels.max()) + 1, len(vectors)
+    members = csr_matrix((np.ones(len(labels), np.float32), (labels, order)), shape)
+    return np.asarray(members @ vectors)  # takes a tenth of the time of np.add.reduceat
 
 
 def normalise_rows(vectors: np.ndarray) -> None:
     """Divides each row of `vectors`, float32 (n, d), by its length. Rows of zeros do not change."""
-    for part in _divide(vectors):
+    for begin in range(0, len(vectors), _ROWS_AT_ONCE):
+        part = vectors[begin : begin + _ROWS_AT_ONCE]
         part /= np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12)
-
-
-def _divide(rows: np.ndarray) -> Iterator[np.ndarray]:
-    return (rows[begin : begin + _ROWS_AT_ONCE] for begin in range(0, len(rows), _ROWS_AT_ONCE))
