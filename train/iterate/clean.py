@@ -180,8 +180,8 @@ def _clean_target(
 
 
 def take_references(snapshot: Snapshot, row: int, model: Restorer) -> References:
-    """Returns at most REFERENCES references of a target. They are warped to the target if the restorer uses warped
-    references."""
+    """Returns at most REFERENCES references of a target. The references are warped to the target if the restorer uses
+    warped references."""
     rows = snapshot.references[row][:REFERENCES]
     size, dim = snapshot.size, snapshot.embeddings.shape[1]
     if not len(rows):

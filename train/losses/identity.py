@@ -16,8 +16,8 @@ def decide_identity_loss(
     """Returns {"on": bool, "why": str}: whether the losses that use the identity encoder are on, and the reason.
 
     `losses` maps the name of each loss of a recipe to its weight. `spec` names the identity encoder.
-    `can_be_trained_through` is True if gradients can pass through the encoder. This is so for IR-SE50, and for a
-    recognizer that has an ONNX file. `wanted` is False if --no-identity was given.
+    `can_be_trained_through` is True if gradients can pass through the encoder. Gradients can pass through IR-SE50, and
+    through a recognizer that has an ONNX file. `wanted` is False if --no-identity was given.
     """
     weights = ", ".join(f"{name} {losses[name]:g}" for name in THROUGH_RECOGNIZER if name in losses)
     if not weights:

@@ -106,9 +106,9 @@ def fill_invalid(
     The losses of train/fit/objective.py then ignore these pixels. The losses from `restored.terms` and `restored.pairs`
     (recipe vre) do not ignore them.
 
-    `target` is (B,3,S,S), and `valid` is (B,1,S,S) bool. `true_latent` is the latent of the target, or None. If it is
-    given, invalid positions of the latent are replaced too. A position of the latent is valid if all its pixels are
-    valid.
+    `target` is (B,3,S,S), and `valid` is (B,1,S,S) bool. `true_latent` is the latent of the target, or None. If
+    `true_latent` is given, invalid positions of the latent are replaced too. A position of the latent is valid if all
+    its pixels are valid.
     """
     image = torch.where(valid, restored.image, target.to(restored.image.dtype))
     latent = restored.latent

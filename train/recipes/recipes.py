@@ -142,9 +142,9 @@ class Recipe:
 #
 # Recipe refine-small is recipe refine for a laptop. The numbers that are not those of recipe refine are ours.
 #
-# Recipe refine-unet takes the idea of its losses from the ReFine paper. We wrote it before the release of ReFine. It
-# has a one-step UNet instead of ReFine's generator, and up to four references instead of one. The weights, the
-# timestep, the base and the preset `severe` are ours.
+# Recipe refine-unet takes the idea of its losses from the ReFine paper. We wrote this recipe before the release of
+# ReFine. Recipe refine-unet has a one-step UNet instead of ReFine's generator, and up to four references instead of
+# one. The weights, the timestep, the base and the preset `severe` are ours.
 #
 # Recipe instant takes the timestep 249 from InstantRestore's inference/test.py. The reference counts 1 to 4 and the
 # weights LPIPS 5, MS-SSIM 1, identity 1 and GAN .5 are from the final configuration of InstantRestore. The reference

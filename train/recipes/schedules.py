@@ -1,4 +1,4 @@
-"""Computes the values of a recipe that change during a run. They depend on the number of images seen."""
+"""Computes the values of a recipe that change during a run. These values depend on the number of images seen."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def compute_rate(recipe: Recipe, images: int, end: int) -> float:
 
     The rate rises linearly during the warm-up. After `decay_from` images, it is multiplied by sqrt(decay_from /
     images). After every `drop_every` images, it is multiplied by DROP. Over the last `cooldown` images, at most
-    COOLDOWN_SHARE of the run, it falls linearly to zero.
+    COOLDOWN_SHARE of the run, the rate falls linearly to zero.
     """
     warm = min(1.0, (images + recipe.batch) / max(recipe.warmup, 1))
     cooldown = min(recipe.cooldown, COOLDOWN_SHARE * end)

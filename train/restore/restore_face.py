@@ -88,7 +88,7 @@ def cut_face(
 ) -> PhotoFace:
     """Returns the face with the given box (4,) and landmarks (5, 2), both in pixels of an image, uint8 (H, W, 3).
 
-    `exact` is False if the landmarks are a guess. They are then not used for a warp.
+    `exact` is False if the landmarks are a guess. Guessed landmarks are not used for a warp.
     """
     size = setup.model.config.size
     large = align_face(image, landmarks5, FFHQ_512, FFHQ_SIZE)
@@ -158,7 +158,7 @@ def finish_face(plan: FacePlan, restored: np.ndarray, setup: RestoreSetup) -> tu
     """Returns the outcome of a face, and the crop that is pasted, float32 (S, S, 3) in 0..255, or None if the face is
     kept.
 
-    `restored` is the result of the network, float32 (S, S, 3) in 0..255. It is mixed with the input by
+    `restored` is the result of the network, float32 (S, S, 3) in 0..255. The result is mixed with the input by
     `setup.strength`, and then checked for harm.
     """
     face, choice = plan.face, plan.choice

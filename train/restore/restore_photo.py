@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from manifests.privacy.kept_out import KeptOutList
 
 # The five landmarks of an upright, frontal face, as fractions (x, y) of a detector's box. The fractions are means over
-# 1,182 SCRFD detections on web photos (ours). They are used if the detector finds no face in --box.
+# 1,182 SCRFD detections on web photos (ours). These landmarks are used if the detector finds no face in --box.
 LANDMARKS_IN_BOX = np.array([[0.270, 0.391], [0.733, 0.389], [0.503, 0.591], [0.314, 0.748], [0.697, 0.745]])
 
 KEPT_OUT = "The photo was not restored, because it was opted out or purged from the dataset of this run."

@@ -6,8 +6,8 @@ layers attend to the LQ latent and to the references.
 
 The values of each reference are scaled and shifted to the mean and the standard deviation of the LQ latent's values
 (AdaIN), as in InstantRestore's final config (use_adain). In that config, the LQ latent does not attend to its own keys
-(train_input: false). In recipe `instant`, it does, because an image without references has no other keys.
-InstantRestore's released weights are run with the options of their own config.
+(train_input: false). In recipe `instant`, the LQ latent attends to its own keys too, because an image without
+references has no other keys. InstantRestore's released weights are run with the options of their own config.
 """
 
 from __future__ import annotations

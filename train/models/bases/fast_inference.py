@@ -33,8 +33,8 @@ def speed_up(model: Any, bfloat16: bool = False) -> None:
     - The residual blocks of the VAE reuse the memory of their maps.
     - In float32, the other 3 x 3 convolutions with many channels are computed by Winograd's algorithm.
     - In bfloat16, the weights of the UNet and the VAE are converted once. Autocast would convert them in each call.
-    - The VAE and the embedder get the memory format channels_last. The UNet gets it only in bfloat16, because in
-      float32 it is slower with this format.
+    - The VAE and the embedder get the memory format channels_last. The UNet gets this format only in bfloat16,
+      because in float32 the format makes the UNet slower.
     """
     base = model.base
     networks: list[Any] = [network for network in base.modules() if isinstance(network, AutoencoderKL)]

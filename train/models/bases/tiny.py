@@ -40,7 +40,7 @@ class TinyBase(nn.Module):
     def encode(self, image: torch.Tensor) -> torch.Tensor:
         """Returns the latent z (B, 3 f^2, S/f, S/f) of an image (B,3,S,S) in 0..1. f is the latent factor.
 
-        The values are in -1..1. In a denoiser, they are divided by SPREAD.
+        The values are in -1..1. A denoiser then divides the values by SPREAD.
         """
         return latent.encode(image, self.factor, self.inner) / self.spread
 

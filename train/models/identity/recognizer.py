@@ -69,8 +69,8 @@ def load_recognizer(onnx_file: Path, facts: dict[str, Any], face_size: int, prec
     import onnx2torch
 
     try:
-        # Given a path, `convert` would write a file into the folder of the ONNX file. It gets the loaded model, so that
-        # it writes nothing.
+        # With a path as its argument, `convert` would write a file into the folder of the ONNX file. With the loaded
+        # model, `convert` writes nothing.
         network = freeze(onnx2torch.convert(onnx.load(str(onnx_file))))
     except Exception as error:  # onnx and onnx2torch raise many kinds of errors
         raise ModelUnavailable(

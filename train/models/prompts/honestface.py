@@ -122,7 +122,7 @@ class IdentityEmbedder(nn.Module):
         seen: torch.Tensor | None,
         encoded: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Returns the prompt (B, TOKENS + GRID^2 + N, D). It is shorter if the recipe does not have all three parts.
+        """Returns the prompt (B, TOKENS + GRID^2 + N, D). Without one of the three parts, the prompt is shorter.
 
         `lq` is (B,3,S,S) and `references` is (B,K,3,S,S), both in 0..1. `present` is (B,K) bool. `filled` is
         `Places.filled`. `embeddings` is (B,K,d), each of length 1. `seen` is p_L (B,N,D), or None without part `vre`.

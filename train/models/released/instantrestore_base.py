@@ -70,8 +70,8 @@ class InstantRestoreBase(nn.Module):
     def predict(self, z: torch.Tensor, conditions: Conditions, timestep: int | torch.Tensor) -> torch.Tensor:
         """Returns the clean latent x0 in the shape of z.
 
-        An image without references attends only to itself, as in the authors' code. Their network was never trained
-        without references.
+        An image without references attends only to itself, as in the authors' code. The authors never trained the
+        network without references.
         """
         self.extension.forget()
         if conditions.encoded is not None and len(conditions.filled):

@@ -12,13 +12,15 @@ import numpy as np
 from train.data.face_measures import InputFace, estimate_resolution
 
 # A face is corrected if the cosine of input and result is at least `same_person` plus this share of the way from
-# `same_person` to 1. This is so for almost all degraded faces in the real photos of benchmarks/real_photos.py, and for
-# 36% of the test faces that were degraded by the preset codeformer. If all test faces were corrected, 4 in 100 would no
-# longer be counted as their person, because the worst inputs would undo the restoration.
+# `same_person` to 1. The cosine is high enough for almost all degraded faces in the real photos of
+# benchmarks/real_photos.py, and for 36% of the test faces that were degraded by the preset codeformer. If all test
+# faces were corrected, 4 in 100 would no longer be counted as their person, because the worst inputs would undo the
+# restoration.
 READABLE_SHARE = 0.55
 # The standard deviation of the blur that gives the low frequencies, in pixels of the input's own resolution. With .5,
 # the correction undoes 73% of a change that repeats every 4 pixels, and nearly all of a coarser change. With a wider
-# blur, it undoes less. With a narrower blur, it also undoes the sharpening: with .4, the sharpness falls visibly.
+# blur, the correction undoes less. With a narrower blur, the correction also undoes the sharpening: with .4, the
+# sharpness falls visibly.
 BLUR = 0.5
 
 

@@ -68,8 +68,8 @@ class ReferencePhoto:
 def list_reference_files(references: Sequence[Path], inputs: Sequence[Path]) -> list[tuple[Path, Path | None]]:
     """Lists the reference photos as (file, folder). `folder` is None if the user named the file itself.
 
-    A folder of references can contain photos in `inputs`. They are left out, because a photo must not be its own
-    reference. Raises BadInput if a folder of references contains no other file.
+    Photos in `inputs` are left out of a folder of references, because a photo must not be its own reference. Raises
+    BadInput if a folder of references contains no other file.
     """
     own = {os.path.realpath(path) for path in inputs}
     files: list[tuple[Path, Path | None]] = []

@@ -26,8 +26,8 @@ def find_batch_size(model: Restorer, precision: str = "fp32") -> int:
     """Returns how many faces need at most MEMORY_SHARE of the free memory. The result is at least 1.
 
     On a GPU, one black face is restored to measure the memory that a face needs. On a CPU, the table BYTES_PER_PIXEL
-    gives this memory. The result on a CPU is 1 for a diffusion base, because one face at 512 px keeps all cores busy,
-    and on systems without /proc/meminfo, because their free memory is unknown.
+    gives this memory. On a CPU, the result for a diffusion base is 1, because one face at 512 px keeps all cores busy.
+    On systems without /proc/meminfo, the free memory is unknown, so the result on a CPU is 1.
     """
     size, base = model.config.size, model.config.base
     if find_device(model).type == "cpu":
