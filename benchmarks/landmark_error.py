@@ -113,7 +113,7 @@ def find_on_lq(face: CleanFace, lq: np.ndarray, mean_points: np.ndarray, models:
 
 
 def summarise(found: Sequence[Found]) -> dict[str, Any]:
-    """Returns the figures of one strength. A figure is None if no face has a value for it."""
+    """Returns the figures of one strength of the degradation. A figure is None if no face has a value for it."""
 
     def median(values: list[float]) -> float | None:
         return round(float(np.median(values)), 4) if values else None

@@ -16,7 +16,7 @@ HERE = Path(__file__).resolve().parent
 def record_result(name: str, result: dict[str, Any], keep: bool) -> dict[str, Any]:
     """Prints `result` as the last line, and returns it with the date, the commit and the machine.
 
-    With `keep`, also writes all of this to benchmarks/results/NAME.json.
+    With `keep`, also writes the returned dict to benchmarks/results/NAME.json.
     """
     record = {
         "date": datetime.now(UTC).date().isoformat(),

@@ -6,10 +6,10 @@ DATASET is a curated dataset whose photos are in a folder for each person, and w
 script takes the largest face of each photo, and the name of the folder as its label. The faces of the chosen people are
 grouped again from their embeddings. A simulated user answers with the labels. The same questions are asked in three
 orders. The first order is the queue of `likeness review`. The second order is random, but the questions whose mean
-cosine is within NEAR of the threshold come first. The third order begins with the question nearest to the threshold.
-The last two orders ask about two people before they ask about faces and parts, because this gives them better results.
-After each answer, the queue changes its questions. If an order does not halve the wrong pairs within --most answers, it
-counts as if it needed --most answers.
+cosine is within NEAR of the threshold come first. The third order begins with the question nearest to the threshold. In
+the last two orders, all questions about two people come before the questions about faces and parts. Both orders then
+give better results. After each answer, the queue changes its questions. If an order does not halve the wrong pairs
+within --most answers, it counts as if it needed --most answers.
 
 The people for tuning and for testing are separated by a hash of the folder's name. Two faces are a wrong pair if they
 have the same label and are in different people, or if they have different labels and are in the same person.

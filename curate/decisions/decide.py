@@ -60,7 +60,8 @@ class Outcome:
     names: tuple[tuple[str, str | None, str | None], ...] = ()  # Id, old name and new name of each renamed person.
     applied: int = 0  # Number of applied decisions, including decisions that were recorded before the command.
     only_names: bool = False  # Whether the applied decisions rename people and move no face.
-    # Whether the applied decisions only change which faces the next curation drops by its filters.
+    # Whether all applied decisions are about filters. They change only which faces the next curation drops by its
+    # filters.
     only_filters: bool = False
 
 
@@ -126,7 +127,8 @@ def _apply(
     last = new[-1].number if new else read_last_decision(ledger)
     unapplied = [*read_unapplied_decisions(ledger), *new]
     faces = ledger.read_rows(Face)
-    # A rename moves no face, and only a curation uses an accepted face, so the faces are not grouped again.
+    # If every decision is a rename or about filters, the faces are not grouped again: a rename moves no face, and only
+    # the next curation uses a face that a decision accepts.
     about_filters = [decision.kind == "accept" for decision in resolve_undos(unapplied, log)]
     if all(own or one.kind == "rename" for one, own in zip(unapplied, about_filters, strict=True)):
         outcome = _apply_names(ledger, faces, log, new, last, dry_run)

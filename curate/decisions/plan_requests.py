@@ -208,7 +208,7 @@ def _read_no_embeddings(faces: Sequence[str] | None) -> tuple[list[str], np.ndar
 
 @contextmanager
 def _add_line_to_errors(request: Request) -> Iterator[None]:
-    """Puts the file and line of the request, if the request is from a file, before the message of every BadInput."""
+    """If the request is from a file, puts the file and line before the message of every BadInput."""
     try:
         yield
     except BadInput as error:

@@ -124,7 +124,7 @@ def record_decisions(dataset: Path, requests: Sequence[Request], desk: Desk | No
 
 
 def plan_on_desk(desk: Desk, requests: Sequence[Request], read_embeddings: ReadEmbeddings) -> PlannedRequests:
-    """Returns the requested decisions and what they change. The desk stays as it is.
+    """Returns the requested decisions and what they change. `desk` is not changed.
 
     Raises BadInput if a request is wrong or not allowed. The caller checks the new people with `_check_frozen_groups`.
     """

@@ -3,8 +3,8 @@
 The embeddings of all unrecognisable faces point in nearly one direction, whatever the cause: blur, noise, a mask or a
 drawing (Deng et al. 2021, "Harnessing Unrecognizable Faces"). The embeddings of two unrecognisable faces are therefore
 similar, even if the faces show different people. The embedding of an unrecognisable face is also short before it is
-normalised. To compute the worth of a face, the part of its embedding in the direction of the unrecognisable faces is
-subtracted. The worth follows from the length of the rest.
+normalised. The worth of a face follows from length x (1 - cosine): the length of its embedding, and the cosine between
+the embedding and the direction of the unrecognisable faces.
 
 The calibration needs no labels. The stage damages copies of some good faces of the collection until nobody can be
 recognised. The scale of the worth is chosen so that the median of the damaged faces is 0 and the median of the good
@@ -131,7 +131,7 @@ def _calibrate(ledger: Ledger, sample: Sequence[Face], models: FaceModels) -> Wo
 
 
 def _measure_lengths(directions: np.ndarray, lengths: np.ndarray, centre: np.ndarray) -> np.ndarray:
-    """Returns the lengths of embeddings after their part along `centre` was removed, (...).
+    """Returns length x (1 - cosine to `centre`) for each embedding, (...).
 
     `directions` (..., d) are unit embeddings, and `lengths` (...) are their lengths before they were normalised.
     """

@@ -91,7 +91,8 @@ def run_steps(hq: Tensor, thetas: Sequence[Theta], device_noise: bool = False) -
     their steps are of the same kind.
     """
     images = list(hq.unbind(0))
-    # For each image of the batch, `exact` contains images of the exact engine, keyed by the number of finished steps.
+    # `exact` has a dict for each image of the batch. The dict maps a number of finished steps to the image of the exact
+    # engine after these steps.
     exact = [{} if device_noise else _run_exact_engine(image, theta) for image, theta in zip(hq, thetas, strict=True)]
     for position in range(max(len(theta["steps"]) for theta in thetas)):
         groups: dict[tuple[object, ...], list[tuple[int, Step]]] = defaultdict(list)

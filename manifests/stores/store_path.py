@@ -14,7 +14,7 @@ from manifests.stores import requests
 from manifests.stores.addresses import WEB, add_secrets, clean_address, find_scheme, starts_like_address
 from manifests.stores.requests import Facts, StoreFileMissing
 
-STORE_MARKER = "likeness.json"  # A folder of a store with this file belongs to a dataset.
+STORE_MARKER = "likeness.json"  # The folder of a dataset in a store contains this file.
 
 
 class StorePath(PosixPath):

@@ -106,11 +106,11 @@ class People:
     _with_photos: dict[int, np.ndarray] = field(default_factory=dict)
 
     def get_rows(self, place: int) -> np.ndarray:
-        """Returns the rows of the person at this place, ascending, int32."""
+        """Returns the rows of the person whose number is `numbers[place]`, ascending, int32."""
         return self.rows[self.starts[place] : self.starts[place + 1]]
 
     def list_people(self, photos: int) -> np.ndarray:
-        """Returns the places of the people who have at least this number of photos, ascending, int64."""
+        """Returns the places in `numbers` of the people with at least `photos` photos, ascending, int64."""
         if photos not in self._with_photos:
             self._with_photos[photos] = np.flatnonzero(np.diff(self.starts) >= photos)
         return self._with_photos[photos]

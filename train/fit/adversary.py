@@ -55,7 +55,7 @@ class Diffusion(NamedTuple):
 
     timestep: torch.Tensor  # (B,) int64
     noise: torch.Tensor  # (B,C,h,w) float32, standard normal, for the restored latents.
-    true_noise: torch.Tensor  # The same for the true latents.
+    true_noise: torch.Tensor  # (B,C,h,w) float32, standard normal, for the true latents.
 
 
 def draw_diffusion(timesteps: int, latent: torch.Tensor, draw: torch.Generator) -> Diffusion:

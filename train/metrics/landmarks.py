@@ -99,7 +99,9 @@ def affine_change(restored: np.ndarray, target: np.ndarray) -> list[float]:
 def _decompose(
     points: np.ndarray, truth: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Returns (U, s, V, centred points, centred truth), where U diag(s) V^T are the centred points, up to COINCIDENT.
+    """Returns (U, s, V, centred points, centred truth). U diag(s) V^T are the centred points.
+
+    Singular values of at most COINCIDENT are left out of s.
 
     The shapes are (n, k), (k,), (2, k), (n, 2) and (n, 2). Here k is the number of directions in which the points do
     not coincide.

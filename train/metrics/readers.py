@@ -175,8 +175,8 @@ LANDMARKS: dict[str, Callable[[np.ndarray, np.ndarray], list[float]]] = {
     "ald_mouth_affine": lambda a, b: affine_change(a[:, MOUTH], b[:, MOUTH]),
 }
 
-# Both tables map a metric to fields of MeasuredCase. EMBEDDED has the images that the judge's recognizer embeds.
-# SEARCHED has the images in which the judge's detector searches for a face.
+# EMBEDDED and SEARCHED map a metric to fields of MeasuredCase. EMBEDDED has the images that the judge's recognizer
+# embeds. SEARCHED has the images in which the judge's detector searches for a face.
 EMBEDDED: dict[str, tuple[str, ...]] = {
     "id_target": ("restored", "target"),
     "same_person": ("restored", "target"),

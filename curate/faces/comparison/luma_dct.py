@@ -182,8 +182,8 @@ def _normalise(vectors: np.ndarray) -> np.ndarray:
 def _make_move_operators() -> np.ndarray:
     """Returns six matrices side by side, float32 (d, 6 d). Each matrix computes how a small move changes d frequencies.
 
-    The moves are the shifts along y and x, the stretches along y and x, and the two shears. Every affine move is a
-    combination of the six moves.
+    The moves are the shifts along y and x, the stretches along y and x, and the two shears. Every small affine move is
+    a combination of the six moves.
     """
     low = _COSINES[:_COARSE]
     slope = np.gradient(np.eye(SIDE), axis=0)

@@ -59,8 +59,8 @@ def extend_grouping(
     change, the confidence and margin of its faces do not change either. If a group changes, its old faces keep their
     cosine to the nearest other group.
 
-    The rows are not sorted, unlike in `group_embeddings`: if two groups are equally near, the order of the rows
-    decides.
+    `group_embeddings` sorts the rows first, and this function does not. So if two groups are equally near, the order of
+    the rows decides.
     """
     n = len(embeddings)
     rows = np.arange(n)

@@ -30,7 +30,7 @@ from manifests.ledger.records import NEAR_DUPLICATE, Face, Photo
 
 
 def mark_near_duplicates(ledger: Ledger, config: CurateConfig, models: FaceModels) -> None:
-    """Records the faces that are near-duplicates, and the faces that decisions drop."""
+    """Records which faces are near-duplicates, and which faces are dropped by decisions."""
     decisions = read_decisions(ledger)
     all_faces = ledger.read_rows(Face)
     rules, changes = compute_near_duplicates(ledger, all_faces, decisions, config, models.same_person)

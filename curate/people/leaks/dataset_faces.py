@@ -44,7 +44,7 @@ class Rules:
     max_mirrored_face_bits: int
     min_cosine_same_face: float
     same_person: float
-    false_match_rate: float  # the estimated share of pairs of strangers that reach `same_person`
+    false_match_rate: float  # the estimated share of pairs of strangers whose cosine reaches `same_person`
 
 
 def read_faces(ledger: Ledger, query: str = FACES_WITH_SPLITS) -> list[FaceLine]:

@@ -108,7 +108,7 @@ class PeopleNow:
         return people
 
     def find_alike(self, decision: Decision) -> list[Decision]:
-        """Returns the decisions of the log that have the same kind and name the same places."""
+        """Returns the decisions of the log that have the kind of `decision` and name the same places."""
         return [self._by_number[number] for number in self._alike.get((decision.kind, decision.places), ())]
 
     def plan(self, decisions: Sequence[Decision]) -> Change:

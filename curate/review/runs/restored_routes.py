@@ -44,7 +44,7 @@ def show_restored(request: Request) -> Response:
 
 
 def send_photo(request: Request) -> Response:
-    """Sends a photo before or after its restoration, or its target.
+    """Sends a photo before its restoration, the restored photo, or the target of the photo.
 
     The path has the number of the photo on the page.
     """

@@ -26,8 +26,8 @@ CONSENT_KIND = "consent"  # Decisions of this kind have one list of photo ids, n
 # faces become one person with other faces, and are no longer one person with the faces that they leave. A decision of
 # another kind has at most one effect.
 ONE_PERSON, TWO_PEOPLE, DROP = EFFECTS = ("one person", "two people", "drop")
-# Maps each kind of decision to the names of its lists of faces. The kinds in SIDED, consent and undo have no such
-# lists.
+# Maps each kind of decision to the names of its lists of faces. The kinds in SIDED, the kind `consent` and the kind
+# `undo` have no such lists.
 PARTS = {
     "merge": (),
     "together": (),

@@ -1,8 +1,8 @@
 """Finds the faces that a decision names in the present dataset.
 
-A decision names a face by the hash of its photo and a box. A later detection may move the box of a face a little. The
-decision therefore means the face of the photo whose present box overlaps the recorded box most. If the intersection
-over union of the two boxes is below MIN_OVERLAP, the present dataset does not have the face.
+A decision names a face by the hash of its photo and a box. A later detection may move the box of a face a little. In
+the photo, the face whose present box overlaps the recorded box most is therefore the face that the decision means.
+If the intersection over union of the two boxes is below MIN_OVERLAP, the present dataset does not have the face.
 """
 
 from __future__ import annotations

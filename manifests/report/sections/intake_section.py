@@ -113,7 +113,10 @@ def read_funnel(ledger: Ledger) -> list[dict[str, Any]]:
 
 
 def _read_pairing_step(ledger: Ledger, accepted: int) -> dict[str, Any]:
-    """Returns the last step of the funnel: the number of targets, and the numbers of other accepted faces by reason."""
+    """Returns the last step of the funnel: the number of targets, and how many accepted faces are not targets.
+
+    The faces that are not targets are counted for each reason.
+    """
     rules = ledger.read_detail("pair")
     min_photos, min_references = rules.get("min_photos", 2), rules.get("min_references", 1)
     unpaired = ledger.query(

@@ -1,8 +1,8 @@
 """Reads splits and reference pairs for the report: counts for each split, some targets, and statistics of all pairs.
 
-The statistics are the numbers of targets of the people, the numbers of references of the targets, the poses and the
-similarities. In the plots, the references of one target together have weight 1, because a training draws targets, and
-then references of the target.
+The statistics are the number of targets of each person, the number of references of each target, the poses, the
+similarities and the years between target and reference. In the plots, the references of one target together have weight
+1, because a training draws targets, and then references of the target.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ def read_people(ledger: Ledger, doubtful: bool = False) -> list[dict[str, Any]]:
 def read_uncertain_faces(ledger: Ledger) -> list[tuple[str, str, str]]:
     """Returns the faces with the smallest margins to another person.
 
-    A face has its picture, its person and its margin.
+    Each item has the picture of the face, the id of its person, and its margin.
     """
     return [
         (make_thumbnail(crop_path(ledger.dataset, face), 96), identity, f"{margin:.2f}")

@@ -10,7 +10,8 @@ from scipy.stats import false_discovery_control, permutation_test
 from train.metrics.intervals import bootstrap_unit
 
 RESAMPLES = 9999  # number of random sign flips (ours); with up to 13 people or images, all sign flips are used
-LEVEL = 0.05  # expected share of wrong stars among all stars
+# A star marks a significant difference. On average, at most this share of the stars is wrong.
+LEVEL = 0.05
 
 
 def compute_p_value(differences: Sequence[float], people: Sequence[str], rng: np.random.Generator) -> float:

@@ -79,7 +79,8 @@ def read_frozen_set(
     If `size` is None, the images can have any size. The draw of the references does not use the pixels of the target
     (train/benchmark/draw_references.py), because a user who restores a photo has no target. If `with_poor` is true,
     each case also has its poor references. `dataset` or `lq_set` can be the folder of a benchmark. A benchmark lists
-    its references and has no poor references. If a benchmark has no pictures, `dataset` must contain its photos.
+    the references of its cases, but no poor references. If a benchmark has no pictures, `dataset` must contain its
+    photos.
 
     A case has up to `references` references, and up to `references` wrong references. With `most_references`, a case
     has more references, up to this number. The first `references` references and the wrong references of the case stay

@@ -45,8 +45,9 @@ class Refinement(nn.Module):
     def forward(self, latents: Sequence[torch.Tensor], context: torch.Tensor, factor: int) -> torch.Tensor:
         """Returns the correction of the first latent, (B, 3 factor^2, h, w).
 
-        `latents` has the output of the UNet and then its inputs: the LQ latent, or in a denoiser the noisy latent and
-        the LQ latent. `factor` is the latent factor. `context` (B,C,h,w) are features of the UNet.
+        `latents` are the output of the UNet and the inputs of the UNet, in this order. The inputs are the LQ latent, or
+        in a denoiser the noisy latent and the LQ latent. `factor` is the latent factor. `context` (B,C,h,w) are
+        features of the UNet.
         """
         # Under autocast, it is faster to convert the latents before the permutation than after it (measured).
         squares = [open_squares(to_autocast((one + 1) / 2), factor, REFINEMENT_SHRINK) for one in latents]

@@ -43,7 +43,7 @@ IDLE = 320  # A code is restarted if no vector chose it during this number of im
 
 
 class Dictionary(nn.Module):
-    """Computes three losses of recipe `vre` from HQ and LQ faces. Without HQ faces, the network restores the LQ faces.
+    """Computes three losses of recipe `vre` from HQ and LQ faces. Without HQ faces, `forward` restores the LQ faces.
 
     `facts` has the same keys as the facts of a Restorer. The association has a gradient after `association_from`
     images. If `freeze_hq` is True, the HQ autoencoder is no longer trained from then on.

@@ -43,7 +43,7 @@ def draw_noisy_step(
 
 
 def draw_noise(seed: int, latents: torch.Tensor, count: int = 1) -> torch.Tensor:
-    """Returns normal random numbers (count,C,h,w) for latents (n,C,h,w). They are the same on every device.
+    """Returns normal random numbers (count,C,h,w) for latents (n,C,h,w). The numbers are the same on every device.
 
     With count=1, all images of a batch get the same noise (ours). The result for an image then does not depend on the
     other images.
