@@ -55,7 +55,7 @@ def list_people(ledger: Ledger) -> People:
 
 
 def shorten_ids(ids: list[str], least: int) -> dict[str, str]:
-    """Returns a dict that maps each id to its shortest beginning with which no other id begins.
+    """Returns a dict that maps each id to its shortest prefix that is not a prefix of another id.
 
     A short id has at least `least` characters. `ids` must be sorted and all different.
     """

@@ -11,7 +11,7 @@ from manifests.runtime.json_log import is_logging, log
 # a function with the arguments: name of the stage, number of finished units, number of all units
 Progress = Callable[[str, int, int], None]
 
-LOG_EVERY = 10.0  # seconds between two log lines of the same stage (ours)
+LOG_EVERY = 10.0  # seconds (ours) between two log lines of the same stage
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """Runs a stage's function on batches in a pool of worker processes, and returns the results in order.
 
-A batch is a list of units, such as photos. The function reads the units with `guard_units`, which tells the pool the
-unit that each process works on. A unit fails if it hangs, ends its process or needs too much memory. After a failure,
-the pool replaces the process and runs the batch again. If the same unit fails again, a `FailedUnit` with the reason
+A batch is a list of units, such as photos. The function reads the units with `guard_units`, which tells the pool which
+unit each process works on. A unit fails if it hangs, ends its process or needs too much memory. After a failure, the
+pool replaces the process and runs the batch again. If the same unit fails again, a `FailedUnit` with the reason
 replaces the unit in the batch, and the function finishes the other units.
 """
 

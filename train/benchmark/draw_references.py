@@ -107,7 +107,7 @@ def _draw(faces: Sequence[str], count: int, target: str, seed: int) -> list[str]
 def _draw_wrong(
     pool: dict[str, list[tuple[str, str]]], person: str, photo: str, count: int, target: str, seed: int
 ) -> tuple[str | None, list[str]]:
-    """Draws another person of the pool, and `count` faces of that person that are not in the target's photo.
+    """Draws another person of the pool, and `count` faces of this person. No drawn face is in the target's photo.
 
     `pool` maps a person to (face, photo) pairs. The draw takes the candidates with the smallest hash of (seed, target,
     candidate). So a candidate that is added later changes a draw only if its hash is smaller than the hash of a drawn

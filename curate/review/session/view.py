@@ -90,7 +90,7 @@ class View:
         self._rows: dict[str, dict[str, Any]] = {}  # Maps a person to the person's row on the wall.
         self._texts: dict[str, str] = {}  # Maps a person to the text in which a search looks.
         self._assigned: dict[str, str] | None = None  # Maps a person to the split that a decision chose.
-        self._decided: set[str] | None = None  # The people whom decisions in force name.
+        self._decided: set[str] | None = None  # The people that are named by a decision in force.
 
     def follow(self, recorded: Recorded) -> None:
         """Updates the view after decisions were recorded."""
@@ -194,7 +194,7 @@ class View:
         return sorted(rows, key=ORDERS[order])
 
     def find_decided_people(self) -> set[str]:
-        """Returns the people whom decisions in force name."""
+        """Returns the people that are named by a decision in force."""
         if self._decided is None:
             parts_of: dict[int, list[tuple[FaceLocation, ...]]] = defaultdict(list)
             for decision in select_active(self.people.log):
@@ -282,7 +282,7 @@ ORDERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "name": lambda row: (row["name"] is None, (row["name"] or "").casefold(), -row["faces"], row["id"]),
 }
 # maps the value of the menu `show` to a function that returns whether the wall shows a row; the function also gets the
-# people whom decisions name
+# people that are named by a decision
 SHOWN: dict[str, Callable[[dict[str, Any], set[str]], bool]] = {
     "all": lambda row, decided: True,
     "several": lambda row, decided: row["faces"] > 1,

@@ -1,5 +1,7 @@
-"""Tests that a recipe is the same after it was written and read, that keys like loss.edge work, and the error
-messages."""
+"""Tests that a recipe is the same after it was written and read, and that keys like loss.edge work.
+
+The file also tests the error messages.
+"""
 
 import json
 import subprocess

@@ -30,7 +30,7 @@ _WAIT = 10.0  # seconds to wait for another process that writes into the file
 class EvaluationCache:
     """Maps keys to bytes, in the file FOLDER/evaluation-cache.sqlite, or only in memory if `folder` is None.
 
-    All entries of a file have the same scope: the hash of the restorer, of Likeness and of the machine. If the file has
+    All entries of a file have the same scope: one hash over the restorer, Likeness and the machine. If the file has
     another scope than `scope`, its entries are removed, so that the file never contains images of two checkpoints. If
     the file cannot be used, `say` gets a sentence, and the evaluation goes on without a cache. If the file is damaged,
     it is removed, and a new file is begun.

@@ -34,8 +34,8 @@ def load_refinefir(folder: Path, shape: StyleganConfig = REFINEFIR, encoder: IrS
     """Returns a restorer with ReFineFIR's released weights in `folder`, in eval mode.
 
     The restorer needs one reference for each face. Its argument `references` has the warped references. Its argument
-    `embeddings` has the embeddings of the references before the warp, computed by the restorer's own
-    `identity_encoder`. Raises BadInput if a file is missing or broken, contains code, or has another size or layout.
+    `embeddings` has the embeddings of the unwarped references, computed by the restorer's own `identity_encoder`.
+    Raises BadInput if a file is missing or broken, contains code, or has another size or layout.
     """
     folder = Path(folder)
     for name in (GENERATOR, ENCODER):
