@@ -19,9 +19,9 @@ measured again.
 | takeover | share of faces that are nearer to the wrong reference than to the target |
 
 The judge computes the cosines. No loss uses the judge. IPS alone rewards copying, so IPS is never shown without the
-cosine to the target and the copy ratio. `--picture` draws a line for each of the first faces of DATASET. A line shows
-the LQ input, and then the result of each row with a reference of the person. If the picture is published, DATASET must
-contain only free photos, for example the photos of the astronaut that `likeness demo` writes.
+cosine to the target and the copy ratio. `--picture` writes a picture with a line of images for each of the first faces
+of DATASET. A line shows the LQ input, and then the result of each row with a reference of the person. If the picture is
+published, DATASET must contain only free photos, for example the photos of the astronaut that `likeness demo` writes.
 """
 
 from __future__ import annotations

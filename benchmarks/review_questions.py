@@ -6,10 +6,10 @@ DATASET is a curated dataset whose photos are in a folder for each person, and w
 script takes the largest face of each photo, and the name of the folder as its label. The faces of the chosen people are
 grouped again from their embeddings. A simulated user answers with the labels. The same questions are asked in three
 orders. The first order is the queue of `likeness review`. The second order is random, but the questions whose mean
-cosine is within NEAR of the threshold come first. The third order begins with the question nearest to the threshold. In
-the last two orders, all questions about two people come before the questions about faces and parts. Both orders then
-give better results. After each answer, the queue changes its questions. If an order does not halve the wrong pairs
-within --most answers, it counts as if it needed --most answers.
+cosine is within NEAR of the threshold come first. The third order always asks the question whose mean cosine is nearest
+to the threshold. In the last two orders, all questions about two people come before the questions about faces and
+parts. Both orders then give better results. After each answer, the queue changes its questions. If an order does not
+halve the wrong pairs within --most answers, it counts as if it needed --most answers.
 
 The people for tuning and for testing are separated by a hash of the folder's name. Two faces are a wrong pair if they
 have the same label and are in different people, or if they have different labels and are in the same person.
@@ -118,14 +118,15 @@ def simulate(table: Table, choose: Choose | None, most: int) -> tuple[list[int],
 
 
 def choose_nearest(threshold: float) -> Choose:
-    """Returns the order of a baseline: the question nearest to the threshold first."""
+    """Returns the order of a baseline: the question whose mean cosine is nearest to the threshold comes first."""
     return _ask_about_people_first(
         lambda questions, cosines: questions[int(np.abs(cosines - threshold).argmin())] if len(questions) else None
     )
 
 
 def choose_at_random(threshold: float, rng: np.random.Generator) -> Choose:
-    """Returns the order of a baseline: random, but the questions within NEAR of the threshold come first."""
+    """Returns the order of a baseline: random, but the questions whose mean cosine is within NEAR of the threshold come
+    first."""
 
     def choose(questions: Sequence[Question], cosines: np.ndarray) -> Question | None:
         near = np.flatnonzero(np.abs(cosines - threshold) <= NEAR)

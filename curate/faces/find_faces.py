@@ -14,8 +14,8 @@ from curate.faces.second_look import fits, is_faint, is_sure, look_again, set_tu
 # Photos are searched for faces whose eyes are MIN_EYES pixels apart or more (ours). The filter `too_small` drops
 # smaller faces.
 MIN_EYES = 16.0
-# A face counts as large enough if the side of its box is at least BOX_IN_EYES times the smallest allowed distance
-# between the eyes (ours). The box of a frontal face is 2.2 times as wide as the distance between its eyes.
+# A face counts as large enough if the side of its box is at least BOX_IN_EYES (ours) times the smallest allowed
+# distance between the eyes. The box of a frontal face is 2.2 times as wide as the distance between its eyes.
 BOX_IN_EYES = 2.0
 # If one face of a photo is surely upright, the other faces of the photo need no second look if their score is
 # SURE_BESIDE_SURE or more (ours). Of the faces that the detector finds in turned photos, 75% have a score below .69.

@@ -94,7 +94,8 @@ def describe_unused_patterns(rules: NameRules, places: Collection[str]) -> list[
 def find_place(path: Path, named: Collection[str]) -> str:
     """Returns the path of a file below the folder that the user named, with slashes.
 
-    `named` contains the paths that the user named. If the user named the file itself, the result is its name.
+    `named` contains the paths that the user named. If the user named the file itself, the result is the name of the
+    file.
     """
     if str(path) in named:
         return path.name

@@ -66,7 +66,7 @@ class FaceDegradation(ImageOnlyTransform):  # type: ignore[misc, unused-ignore]
         self._key2func = {name: function for name, function in functions.items() if name in self.only}
 
     def get_params(self) -> dict[str, Any]:
-        """Returns a new θ as the parameter of one call."""
+        """Draws a new θ for one call."""
         return {"theta": self._preset.sample(self.random_generator)}
 
     def apply(self, img: NDArray[Any], theta: Theta, **params: Any) -> NDArray[Any]:

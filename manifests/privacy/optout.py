@@ -43,8 +43,8 @@ def plan_optout(
     """Returns the plan that removes these photos from the dataset, and keeps these photos out of later curations.
 
     Each photo is the sha256 of a file's bytes, a path to a file, or a name that `plan_purge` accepts. `read_photo`
-    returns the row of a photo in a file outside the dataset, or None if the file cannot be decoded. Likeness does not
-    recognize copies of a photo that cannot be decoded. Raises BadInput if a photo is an archive or cannot be found.
+    returns the row of a photo in a file outside the dataset, or None if the file cannot be decoded. If a photo cannot
+    be decoded, Likeness does not recognize its copies. Raises BadInput if a photo is an archive or cannot be found.
     """
     inside: list[str] = []
     outside: dict[str, Photo | None] = {}  # maps the sha256 of a file outside the dataset to the row of its photo

@@ -1,4 +1,5 @@
-"""Makes the notices of a result about its set: the measured images, and whether the training knows their people."""
+"""Makes the notices about the set of a result: which images were measured, and whether the training used photos of the
+people in the set."""
 
 from __future__ import annotations
 
@@ -87,10 +88,11 @@ def explain_training(result: Result) -> list[str]:
                 f"Nobody knows whether {training} used photos of the people in the set: {overlap['unchecked'][0]}"
             )
             continue
-        compared = " and ".join(_WAYS[kind] for kind in overlap["how"])
+        ways = [_WAYS[kind] for kind in overlap["how"]]
+        compared = " and ".join(filter(None, (", ".join(ways[:-1]), *ways[-1:])))
         sentence = (
             f"Faces of the set: {overlap['set_faces']}. Faces of {training}: {overlap['training_faces']}. "
-            f"Likeness compared their {compared}."
+            f"Likeness compared the {compared} of the set with those of {training}."
         )
         if "person" in overlap["how"]:
             expected = overlap["expected_pairs"]

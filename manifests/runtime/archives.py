@@ -1,8 +1,9 @@
 """Reads photos from archives in the formats zip and tar. A tar file may be compressed with gzip, bzip2 or xz.
 
 Members are read into memory one by one, and no archive is unpacked to disk. No path is made from the name of a member.
-The ledger has a row for each archive and for each member. A problem becomes the reason in the row. Archives are read in
-worker processes (workers.py), so an archive that crashes a library ends only a worker process.
+The ledger has a row for each archive and for each member. If there is a problem with an archive or a member, its row
+has the reason. Archives are read in worker processes (workers.py), so an archive that crashes a library ends only a
+worker process.
 """
 
 from __future__ import annotations

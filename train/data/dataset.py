@@ -287,8 +287,8 @@ def batches(
 def _read_ahead(stream: Iterator[Batch]) -> Generator[Batch, None, None]:
     """Yields the batches of an endless stream. A thread reads the next batch while the caller uses the current batch.
 
-    A worker process sends each tensor of a batch through a separate connection, and answers a request only between two
-    steps of the preparation of a sample. Without the thread, the training would wait for these answers.
+    The training process requests each tensor of a batch from a worker process. The worker process answers a request
+    only between two steps of its own work. Without the thread, the training would wait for these answers.
     """
     with ThreadPoolExecutor(1) as pool:
         coming = [pool.submit(next, stream)]

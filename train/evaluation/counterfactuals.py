@@ -55,7 +55,8 @@ def counterfactuals(
     largest = 0
 
     def compare_orders(row: Row, image: np.ndarray) -> None:
-        """Compares the restorations of a face with two orders of the references. The usual order is measured first."""
+        """Compares two restorations of a face that use the same references in different orders. The usual order is
+        measured first."""
         nonlocal largest
         if row["key"] == str(options.references):
             last.update(face=row["face_id"], image=image)

@@ -133,7 +133,8 @@ def discriminator_loss(
 def _list_images(batch: dict[str, Any], restored: Restoration) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns the restored faces and the true faces that a discriminator compares.
 
-    In recipe vre, these are the reconstructions and the inputs: the HQ faces, then the LQ faces.
+    In recipe vre, the restored faces are the reconstructions, and the true faces are the inputs. In both, the HQ faces
+    come first, and then the LQ faces.
     """
     if not restored.pairs:
         return restored.image, batch["target"]

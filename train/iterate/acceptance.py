@@ -94,7 +94,8 @@ def _find_ends(valid: np.ndarray) -> tuple[int, int]:
 def measure_change(original: np.ndarray, cleaned: np.ndarray, bounds: Bounds, valid: np.ndarray | None = None) -> float:
     """Returns how much the coarse content of a crop (S, S, 3) changed, in levels of 0..255. See `Bounds.change`.
 
-    `valid`, bool (S, S), is True for the pixels that count. None means that all pixels count.
+    `valid`, bool (S, S), is True for the pixels that come from the photo. Only these pixels count. None means that all
+    pixels come from the photo.
     """
     side = round(128 / bounds.cell)
 

@@ -200,7 +200,8 @@ def _take_snapshot(
     models: FaceModels,
     versions: Mapping[str, CleanedVersion],
 ) -> Snapshot:
-    """Takes the snapshot of a round. If the training of the round has begun, the earlier snapshot is kept."""
+    """Takes the snapshot of a round. If the training of the round has already begun, the snapshot with which it began
+    is kept."""
     run = out / f"round-{number}"
     replace_earlier = not (run / RUN_CONFIG).is_file()
     return take_snapshot(dataset, run / "snapshot", options.recipe.size, models, replace_earlier, versions)

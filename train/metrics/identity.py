@@ -18,7 +18,8 @@ def id_target(restored: np.ndarray, target: np.ndarray) -> list[float]:
 
 
 def same_person(restored: np.ndarray, target: np.ndarray, threshold: float) -> list[float]:
-    """Returns 1 for each of B embeddings (B, d) whose `id_target` is `threshold` or more, otherwise 0.
+    """Returns a value for each of B restored faces: 1 if its `id_target` is `threshold` or more, otherwise 0.
+    `restored` and `target` are embeddings (B, d).
 
     The mean of the values is the share of faces that the recognizer counts as the person of the target.
     """

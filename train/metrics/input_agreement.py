@@ -8,8 +8,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-# The standard deviations of the Gaussian blurs, as fractions of the side of the image (ours). 0 is no blur. Each
-# further value is 1.4 times the value before. At 512 px, the values are 1 px to 23 px.
+# The standard deviations of the Gaussian blurs, as fractions of the side of the image (ours). 0 is no blur. Each value
+# after 0.002 is sqrt(2) times the value before it. At 512 px, the values are 1 px to 23 px.
 BLURS = (0.0, *(0.002 * 2 ** (step / 2) for step in range(10)))
 LARGEST = 100.0  # the value for equal images, in dB (ours); it is also the largest value of our metric PSNR
 

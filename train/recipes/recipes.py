@@ -129,8 +129,9 @@ class Recipe:
 #
 # Recipe osdface takes the timestep 399, the VRE prompt, the LoRA rank 16 and its losses (MSE, EA-DISTS, identity, GAN)
 # from OSDFace's infer.py and from a figure of its authors. We have not seen OSDFace's own formulas, weights and
-# degradation ranges. The loss weights .1 and .01 are from a re-implementation by others. In two re-implementations, the
-# latents that the discriminator sees have noise for a random timestep. The preset osediff-face is our choice.
+# degradation ranges. The weights .1 (identity) and .01 (GAN) are from a re-implementation by others. In two
+# re-implementations, the latents that the discriminator sees have noise for a random timestep. The preset osediff-face
+# is our choice.
 #
 # Recipe honestface takes its parts and losses from a figure of HonestFace's authors. We have not seen HonestFace's
 # base, timestep, weights and degradation, so we use the values of OSDFace.

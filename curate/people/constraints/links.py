@@ -57,8 +57,9 @@ class Links:
 def find_dropped_faces(decisions: Iterable[Decision], faces: Sequence[Face]) -> set[str]:
     """Returns the ids of the representatives that are named by active decisions of the kind `drop`.
 
-    In the rows `faces`, the current near-duplicates must be marked. A face that a decision dropped earlier must be ok
-    or a near-duplicate in `faces`, because a decision does not find a face with another status.
+    `duplicate_of` in the rows `faces` must be the result of the current search for near-duplicates. A face that a
+    decision dropped earlier must be ok or a near-duplicate in `faces`, because a decision does not find a face with
+    another status.
     """
     finder = FaceFinder(faces)
     drops = [decision for decision in select_active(decisions) if decision.kind == "drop"]
@@ -74,7 +75,7 @@ def find_preferred_faces(decisions: Iterable[Decision], faces: Sequence[Face]) -
     """Returns the ids of the faces that are named by active decisions of the kind `prefer`, in the order of the
     decisions.
 
-    In the rows `faces`, the last known near-duplicates must be marked.
+    `duplicate_of` in the rows `faces` must be the result of the last finished search for near-duplicates.
     """
     finder = FaceFinder(faces)
     prefers = [decision for decision in select_active(decisions) if decision.kind == "prefer"]

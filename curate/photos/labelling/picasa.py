@@ -2,8 +2,8 @@
 
 A `.picasa.ini` has a section for each photo in its folder. The line `faces` of a section lists regions as
 `rect64(HEX),ID`. HEX consists of four numbers of 16 bits, left, top, right and bottom. Leading zeros of HEX are left
-out. The section `[Contacts2]` has the name of each ID. Older files have no section `[Contacts2]`. The names for older
-files are in `contacts.xml`.
+out. The section `[Contacts2]` has the name of each ID. Older files have no section `[Contacts2]`, and the names of
+their IDs are in `contacts.xml`.
 """
 
 from __future__ import annotations

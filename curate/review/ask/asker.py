@@ -120,7 +120,8 @@ class Asker:
 
 
 def read_odds(ledger: Ledger, dimensions: int) -> Odds:
-    """Returns an object that computes odds from the evidence of the last grouping.
+    """Returns an object that computes the log odds that two sets of faces show one person. The object uses the evidence
+    of the last grouping.
 
     With `--same-person`, the grouping is not calibrated. Two single faces then have even odds if their cosine equals
     the threshold. The other numbers are those with which a calibration starts.

@@ -37,6 +37,6 @@ def write(selection: Selection, folder: OutputFolder) -> None:
 
 def _make_entry(name: str) -> zipfile.ZipInfo:
     entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))  # The time is the earliest that a zip file can store.
-    # The entry says Unix on every system, so that the bytes are the same.
+    # The entry names Unix as its system on every machine, so that the bytes are the same.
     entry.create_system, entry.external_attr = 3, 0o644 << 16
     return entry

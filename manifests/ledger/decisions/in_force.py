@@ -36,7 +36,7 @@ def select_active(decisions: Iterable[Decision]) -> list[Decision]:
 
 
 def _narrow(decision: Decision, taken: Sequence[TakenBack]) -> list[Decision]:
-    """Returns the decision without the effects `taken`, or [] if no effect is left."""
+    """Returns the decisions that remain of `decision` without the effects `taken`, or [] if no effect is left."""
 
     def keep(part: Iterable[FaceLocation], effect: str) -> tuple[FaceLocation, ...]:
         return _leave_out(part, [at for one in taken if one.effect == effect and not one.others for at in one.faces])

@@ -88,7 +88,8 @@ def count_cores_of_batch(on_gpu: bool) -> int:
 
 
 def list_first_files(paths: Iterable[Path]) -> list[list[Path]]:
-    """Returns a few files of each path that the user named, for the test whether the nodes see the files.
+    """Returns a few files of each path that the user named. With these files, Likeness tests whether the nodes see the
+    paths.
 
     A path in a store is left out, and so is a list of addresses, which only the driver reads. At most MOST_PLACES paths
     are looked at.

@@ -12,7 +12,7 @@ import threading
 
 from manifests.errors import BadInput
 
-# How long the head node may take to answer, with the search for the address of its name. The number is ours.
+# The head node must answer within this number of seconds (ours). The look-up of its address is part of this time.
 ANSWER_SECONDS = 6.0
 
 

@@ -1,9 +1,9 @@
 """Counts the moments of a command under test, and kills or stops all processes of the command at a given moment.
 
 A moment is a call that changes the disk: a file is flushed, renamed or removed, or a ledger is opened, committed or
-closed. `record STAGE` is the moment at which the commit of a stage begins. startup/sitecustomize.py calls `install`
-in every process of the command. The command is therefore the real command, `python -m likeness ...`, and the moments of
-its worker processes also count. The variables of the environment are:
+closed. `record STAGE` is the moment at which the commit of a stage begins. startup/sitecustomize.py calls `install` in
+every process of the command. The tests can therefore run the real command, `python -m likeness ...`. The moments of its
+worker processes also count. The variables of the environment are:
 
     FAULTS_LOG   a file that gets a line of LINE bytes for each moment of any process
     FAULTS_AT    "37" is the 37th moment; "commit scan" is the first moment whose line begins so; empty means no fault

@@ -1,8 +1,8 @@
 """Writes more than 300 bad files, which are small on disk: `python tests/doubles/pictures/hostile_corpus.py FOLDER`.
 
-`build` writes the files below FOLDER/offered. Some of these files try to reach a file in FOLDER/outside. `build`
-returns the allowed reasons of each file. If `ok` is among them, a decoder may accept the file. With the same random
-generator, the files are the same.
+`build` writes the files into FOLDER/offered. Some of these files try to reach a file in FOLDER/outside. `build` returns
+the allowed reasons of each file. If `ok` is among them, a decoder may accept the file. With the same random generator,
+the files are the same.
 """
 
 import io

@@ -146,7 +146,7 @@ def test_in_an_imported_set_the_photos_of_both_people_must_confirm_the_person(
     # if both photos are similar to the person's faces, the stranger counts as the person
     write_snapshot(run, dataset, {one: "train", other: "train"}, SIZE, {one: like, other: like})
     assert [one.kind for one in find_training_overlap(imported, run, targets_of(dataset), False).seen] == ["person"]
-    # degraded faces are not compared as people
+    # a degraded face is compared only as a picture, and cannot show who the person is
     degraded = replace(imported, degraded=frozenset(line.face for line in own.faces))
     found = find_training_overlap(degraded, run, targets_of(dataset), False)
     assert not found.seen and "Compared only as pictures, because there is no target" in found.unchecked[0]

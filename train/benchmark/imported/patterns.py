@@ -54,7 +54,8 @@ def match_pattern(pattern: str, files: Iterable[str]) -> list[tuple[str, dict[st
 
 
 def group_by_words(pattern: str, files: Iterable[str]) -> dict[tuple[str, ...], list[str]]:
-    """Returns the files that match a pattern. The keys are the texts of the words, in the order of `list_words`."""
+    """Returns the files that match a pattern, grouped by the texts of the pattern's words. A key has these texts in the
+    order of `list_words`."""
     words, groups = list_words(pattern), dict[tuple[str, ...], list[str]]()
     for file, texts in match_pattern(pattern, files):
         groups.setdefault(tuple(texts[word] for word in words), []).append(file)

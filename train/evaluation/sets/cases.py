@@ -146,7 +146,8 @@ def read_benchmark_set(
     most_references: int | None = None,
     keep: Callable[[np.ndarray], np.ndarray] = lambda image: image,
 ) -> FrozenSet:
-    """Reads the cases of a benchmark, each with its first `references` references and wrong references.
+    """Reads the cases of a benchmark. A case gets its first `references` references, and at most as many wrong
+    references.
 
     With `most_references`, a case has more references, up to this number, if the benchmark has them. If the benchmark
     has no pictures, `photos` is a dataset of the same photos. The crops are then read from the dataset and compared

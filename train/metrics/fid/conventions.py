@@ -74,5 +74,5 @@ def check_convention(name: str) -> None:
 
 
 def describe_resizing(name: str) -> str:
-    """Returns a sentence about how the convention `name` resizes images. The sentence has no last period."""
+    """Returns a sentence about how the convention `name` resizes images. The sentence does not end with a period."""
     return f"Images are resized to {SIDE} px by the convention {name}: {CONVENTIONS[name].resizing}"

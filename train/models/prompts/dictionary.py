@@ -91,7 +91,7 @@ class Dictionary(nn.Module):
         `image` from these codes (ours). This is possible because the association loss makes LQ vectors similar to HQ
         vectors.
         """
-        # Resize the faces to the size of the dictionaries, in -1..1, and encode them to vectors (B,dim,s,s).
+        # Resize the LQ faces to the embedder's input size, map them to -1..1, and encode them to vectors (B,dim,s,s).
         small = self._sized(lq)
         lq_vectors = self.lq.encode(small)
         if target is None:

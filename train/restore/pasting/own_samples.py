@@ -12,7 +12,8 @@ from manifests.pictures.images import Picture, turn_upright
 from manifests.pictures.original_samples import Original, find_white
 from train.restore.pasting.paste import LUMA, Patch, blend_patches
 
-# A change below this number of levels (0 to 255) counts as no change, because float32 has errors of this size (ours).
+# If a value, in levels of 0 to 255, changes by less than this number (ours), the change counts as no change, because
+# float32 has errors of this size.
 _NO_CHANGE = 1e-3
 # In a partly transparent pixel, the change is divided by alpha, or by this number if alpha is smaller (ours).
 _MIN_ALPHA = 0.25

@@ -1,5 +1,5 @@
-"""Tests reading InstantRestore's checkpoint. The checkpoint has random weights, and the published operations give the
-expected results."""
+"""Tests reading InstantRestore's checkpoint. The checkpoint of the tests has random weights. The expected results are
+computed with the published operations."""
 
 import os
 from collections.abc import Callable, Iterator
