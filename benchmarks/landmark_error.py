@@ -73,7 +73,7 @@ class Found(NamedTuple):
 def read_clean_faces(
     files: Sequence[Path], models: FaceModels, size: int, most: int
 ) -> tuple[list[CleanFace], dict[str, int]]:
-    """Returns up to `most` clean faces, and the number of photos that were left out, by reason."""
+    """Returns up to `most` clean faces, and for each reason the number of photos that were left out."""
     faces, left_out = list[CleanFace](), {"unreadable": 0, "no_face": 0, "small": 0, "no_landmarks": 0}
     for file in files:
         if len(faces) == most:

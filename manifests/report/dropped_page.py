@@ -1,4 +1,4 @@
-"""Reads the content of the page dropped.html: the faces that are not used, by reason, with pictures of some of them.
+"""Reads the content of the page dropped.html: the unused faces, grouped by reason, with pictures of some of them.
 
 The page shows no picture of a person who opted out, and no picture from a photo whose consent forbids its use. Purged
 faces are not on the page, because the ledger does not have them any more.

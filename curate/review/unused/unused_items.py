@@ -1,4 +1,4 @@
-"""Reads the files, photos and faces that are not used, by reason, and says what a user can do about each reason.
+"""Reads the unused files, photos and faces, grouped by reason, and says what a user can do about each reason.
 
 The page shows no picture of a photo whose consent forbids its use, and no picture of a photo in which a person opted
 out.

@@ -98,7 +98,7 @@ GROUP BY f.face_id ORDER BY md5(f.face_id) LIMIT ?"""
 def read_funnel(ledger: Ledger) -> list[dict[str, Any]]:
     """Returns the four steps of the funnel: files, photos, faces and accepted faces.
 
-    Each step has the number of kept items, and the numbers of dropped items by reason.
+    Each step has the number of kept items, and for each reason the number of dropped items.
     """
     steps = []
     for table, noun, title in (("files", "file", "Files"), ("photos", "photo", "Photos"), ("faces", "face", "Faces")):
