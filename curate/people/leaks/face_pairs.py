@@ -93,18 +93,23 @@ class FacePairs:
 
     def are_same_face(self, i: np.ndarray, j: np.ndarray, cosines: np.ndarray) -> np.ndarray:
         """Returns whether the faces of each pair are near-duplicates by their cosine and by their hashes, bool (n,)."""
+        return (cosines >= self.rules.min_cosine_same_face) & self.have_similar_hashes(i, j)
+
+    def have_similar_hashes(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+        """Returns whether the aligned faces of each pair have similar hashes, plain or mirrored, bool (n,)."""
         limits = (self.rules.max_face_bits, self.rules.max_mirrored_face_bits)
         plain, mirrored = (
             count_different_bits(self.face_bits[PLAIN][i], hashes[j]) <= limit
             for hashes, limit in zip(self.face_bits, limits, strict=True)
         )
-        return (cosines >= self.rules.min_cosine_same_face) & (plain | mirrored)
+        return np.asarray(plain | mirrored)
 
     def are_in_same_photo(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
         """Returns whether the faces of each pair are one face in two copies of a photo, bool (n,)."""
         same = np.zeros(len(i), bool)
         for variant in (PLAIN, MIRRORED):
-            same |= self._have_similar_photos(i, j, variant) & self._are_at_same_place(i, j, variant)
+            near = np.flatnonzero(self._have_similar_photos(i, j, variant))
+            same[near] |= self._are_at_same_place(i[near], j[near], variant)
         return same
 
     def _have_similar_photos(self, i: np.ndarray, j: np.ndarray, variant: int) -> np.ndarray:

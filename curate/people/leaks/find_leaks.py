@@ -210,8 +210,11 @@ def _find_own_references(
     faces: Sequence[FaceLine], pairs: FacePairs, targets: np.ndarray, refs: np.ndarray
 ) -> list[Leak]:
     leaks = []
-    same = pairs.are_same_face(targets, refs, pairs.compute_cosines(targets, refs))
-    same |= pairs.are_in_same_photo(targets, refs)
+    # Few references have a hash that is similar to the target's hash, and a cosine takes much more time than a hash.
+    same = pairs.are_in_same_photo(targets, refs)
+    near = np.flatnonzero(pairs.have_similar_hashes(targets, refs))
+    i, j = targets[near], refs[near]
+    same[near] |= pairs.are_same_face(i, j, pairs.compute_cosines(i, j))
     for target, ref, is_copy in zip(targets.tolist(), refs.tolist(), same.tolist(), strict=True):
         a, b = faces[target], faces[ref]
         if target == ref or (a.picture is not None and a.picture == b.picture):
