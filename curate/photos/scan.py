@@ -88,13 +88,13 @@ def scan(
     missing = find_missing([file for file in files if file.uri not in uris], uris, listed)
     if same_files := mark_same_files(files, missing):
         ledger.record("scan", "same files", {}, same_files)
-    dropped_rows, photos_back = mark_replaced(ledger.read_rows(File), ledger.read_rows(Photo), ledger.read_rows(Face))
+        files = ledger.read_rows(File)
+    dropped_rows, photos_back = mark_replaced(files, ledger.read_rows(Photo), ledger.read_rows(Face))
     if dropped_rows or photos_back:
         # If a file contains a dropped photo again, the row of the photo in `stages` is deleted. The stage `detect` then
         # searches the photo again.
         deletions = [("stages", "unit", [photo.photo_id for photo in photos_back])]
         ledger.record("scan", "replaced files", {}, [*dropped_rows, *photos_back], delete=deletions)
-    files = ledger.read_rows(File)
     date_photos(ledger, files)
     places = [names.find_place(file.uri) for file in files if file.reason == EXCLUDED]
     return describe_missing_files(files, earlier.files) + describe_unused_patterns(rules, places)
