@@ -1,4 +1,5 @@
-"""Runs the stages of curation in their order. Worker processes compute the rows, and the main process records them.
+"""Runs the stages of curation in their order. Worker processes compute the rows of the ledger, and the main process
+records the rows.
 
 The order is: scan -> consent -> detect -> screen -> embed -> keep out -> label -> worth -> dedupe -> group -> split ->
 pair -> leaks -> check

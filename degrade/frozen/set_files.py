@@ -233,7 +233,8 @@ def hash_folder(folder: Path) -> dict[str, Path]:
 
 
 def card_gives_thetas(card: dict[str, Any], rows: list[Row]) -> bool:
-    """Returns whether the preset and the seed of a card give the θ of all rows. A card that gives another θ was edited.
+    """Returns whether the preset and the seed of a card give the θ of all rows. If they give another θ, the card was
+    edited.
 
     Also returns True if the card has no preset or no seed, or if its θ version is not VERSION. The card of a replayed
     set has no preset if the original set had no card.

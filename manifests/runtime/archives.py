@@ -59,7 +59,7 @@ _DEVICE = re.compile(rb"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|\Z)", re.IGNORECA
 
 
 class ArchiveError(Exception):
-    """A member or an archive cannot be read. `reason` becomes the reason in the row of the member or archive."""
+    """A member or an archive cannot be read. The row of the member or archive gets the reason `reason`."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)

@@ -67,7 +67,7 @@ class Facts:
 
 
 class StoreError(OSError):
-    """A store did not read, list or write a file. `reason` becomes the reason in the row of the file."""
+    """A store did not read, list or write a file. The row of the file gets the reason `reason`."""
 
     def __init__(self, address: str, reason: str, detail: str = "") -> None:
         super().__init__(errno.EIO, _MEANINGS[reason] + (f" ({detail})" if detail else ""), address)

@@ -105,7 +105,7 @@ def find_weights(name: str, weights: Path | None) -> tuple[Path, ...]:
 
 
 def describe_convention(name: str, border: int) -> str:
-    """Returns a text that says how a metric is computed. The text has no last period. `border` is as in
+    """Returns a text that says how a metric is computed. The text does not end with a period. `border` is as in
     `build_measure`."""
     convention = METRICS[name].convention
     return f"{convention}. {describe_border(border)}" if name in MASKED else convention

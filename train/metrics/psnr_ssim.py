@@ -14,7 +14,7 @@ from train.losses.pixel import WINDOW, ms_ssim_exponents
 
 
 def describe_border(border: int) -> str:
-    """Returns a sentence about how many pixels `crop_border` cuts off. The sentence has no last period."""
+    """Returns a sentence about how many pixels `crop_border` cuts off. The sentence does not end with a period."""
     if border == 0:
         return "No border is cut off (crop_border=0)"
     return f"{border} px are cut off at each side of the image first, as by BasicSR's crop_border={border}"

@@ -14,7 +14,7 @@ class Metric:
     unit: str  # The unit of the value, or an empty text for a number without a unit.
     better: str  # "higher", "lower", or an empty text if a higher value is neither better nor worse.
     digits: int  # The number of digits after the decimal point in tables.
-    convention: str  # A text that says how the value is computed, without the last period.
+    convention: str  # A text that says how the value is computed. It does not end with a period.
     source: str  # The publication that defines the metric, or "ours".
     requirement: str = ""  # The software or the weights that the metric needs.
     nan_reason: str = ""  # Why the value of an image can be NaN.

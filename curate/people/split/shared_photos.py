@@ -43,7 +43,7 @@ class SharedPhotos:
 
     photos: tuple[SharedPhoto, ...]
     of_unit: Mapping[str, tuple[int, ...]]  # Unit -> indices in `photos`; a unit without shared photos is missing.
-    shared_faces: Mapping[str, int]  # Unit -> sum of `faces` over the shared photos of the unit.
+    shared_faces: Mapping[str, int]  # Unit -> sum of `SharedPhoto.faces` over the shared photos of the unit.
     faces: Mapping[str, int]  # Unit -> number of faces of the unit; also contains units without shared photos.
 
 

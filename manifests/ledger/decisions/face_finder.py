@@ -106,7 +106,7 @@ def measure_overlap(a: Sequence[float], b: Sequence[float]) -> float:
 
 
 def find_unused_faces(decision: Decision, finder: FaceFinder) -> list[tuple[FaceLocation, str]]:
-    """Returns the locations in a decision whose faces are not in use now, each with the cause.
+    """Returns each location in a decision whose face is not in use now, and why the face is not in use.
 
     A location is left out if this decision itself dropped the face. Each location is returned only once.
     """

@@ -36,7 +36,7 @@ class Column:
     title: str
     unit: str
     digits: int  # number of digits after the decimal point
-    convention: str  # how the value is computed, without the last period
+    convention: str  # how the value is computed; does not end with a period
     missing: str = ""  # why no image of a set may have a value
 
 

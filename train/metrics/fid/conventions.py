@@ -23,7 +23,7 @@ SIDE = 299  # The side of the network's input in pixels.
 class Convention:
     """Describes how one library resizes images for FID."""
 
-    resizing: str  # How images are resized, a text that continues "Images are resized ..." and has no last period.
+    resizing: str  # How images are resized: a text after "Images are resized ...". It does not end with a period.
     # Maps images, uint8 (B, 3, H, W), to the input of the network, float32 (B, 3, 299, 299) in -1..1.
     prepare: Callable[[torch.Tensor], torch.Tensor]
 
