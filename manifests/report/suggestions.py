@@ -40,7 +40,7 @@ class EmbeddedFaces:
 
     face_ids: list[str]
     people: list[str]  # Identity id of each face.
-    worth: list[float | None]  # The worth of each face, which the table `memberships` explains.
+    worth: list[float | None]  # The worth of each face, as in the table `memberships`.
     vectors: np.ndarray  # Embeddings of unit length, float32 (n, d).
 
 

@@ -161,7 +161,10 @@ def _keep_common_values(rows: Sequence[Row], metrics: Sequence[str]) -> list[Row
 def _add_set_metrics(
     loaded: Sequence[LoadedResult], averages: Sequence[Average], metrics: list[str], reasons: dict[str, str]
 ) -> list[str]:
-    """Adds the metrics of whole sets to the averages, and returns all metrics. All systems have the same images."""
+    """Adds the metrics of whole sets to the averages, and returns all metrics.
+
+    All systems must have the same images.
+    """
     added = []
     for name in loaded[0].content["metrics"]:
         if name not in METRICS or METRICS[name].scope != "set":
