@@ -5,11 +5,13 @@ The doubles answer only on 127.0.0.1.
 
 from __future__ import annotations
 
+import atexit
 import http.client
 import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -101,15 +103,25 @@ def serve_folder(folder: Path, secret: str = "") -> Iterator[Server]:
         yield server
 
 
-@contextmanager
-def serve_s3() -> Iterator[Server]:
-    """Serves an S3 store with moto. The environment gets the address of the store and the credentials."""
+@cache
+def start_moto() -> tuple[str, int]:
+    """Starts moto's server, which all tests of this process use, and returns its host and its port."""
     from moto.server import ThreadedMotoServer
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     moto.start()
-    host, port = moto.get_host_and_port()
+    atexit.register(moto.stop)
+    return moto.get_host_and_port()
+
+
+@contextmanager
+def serve_s3() -> Iterator[Server]:
+    """Serves an S3 store with moto. The environment gets the address of the store and the credentials.
+
+    The buckets of the store are those of all tests of this process.
+    """
+    host, port = start_moto()
 
     def answer(request: BaseHTTPRequestHandler) -> tuple[int, dict[str, str], bytes]:
         connection = http.client.HTTPConnection(host, port, timeout=30)
@@ -136,7 +148,6 @@ def serve_s3() -> Iterator[Server]:
             yield server
         finally:
             manifests.stores.requests._make_store.cache_clear()
-            moto.stop()
 
 
 def hurry(patch: pytest.MonkeyPatch) -> None:

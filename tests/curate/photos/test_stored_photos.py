@@ -9,6 +9,7 @@ from pathlib import Path
 import boto3
 import pytest
 
+from curate.config import CurateConfig
 from curate.photos.walk import walk_files
 from manifests.errors import BadInput
 from manifests.ledger.records import File, Photo
@@ -16,7 +17,7 @@ from manifests.runtime.uris import uri_of
 from manifests.stores import requests
 from manifests.stores.store_path import parse_path
 from tests.doubles.commands.command_tables import call_curate
-from tests.doubles.curation import album, contents, curated, curated_album, files, install, rows
+from tests.doubles.curation import album, contents, curated, curated_album, files, install, photo, rows, run, save
 from tests.doubles.stores import CUT, DENY, ERROR, KEY, KEY_ID, find_secret, hurry, serve_folder, serve_s3
 from tests.places import REPOSITORY
 
@@ -67,29 +68,50 @@ def fail_times(fault: str, times: int, key: str, method: str = "GET"):
     return disturb
 
 
+def write_shards(folder: Path) -> None:
+    """Writes a shard with the photos of two people, and the beginning of this shard as a second shard."""
+    whole = io.BytesIO()
+    with tarfile.open(fileobj=whole, mode="w") as shard:
+        for person in (5, 6):
+            for number in range(3):
+                path = save(folder / f"{person}-{number}.png", photo([person], number))
+                shard.add(path, path.name)
+                path.unlink()
+    (folder / "00000.tar").write_bytes(whole.getvalue())
+    (folder / "00001.tar").write_bytes(whole.getvalue()[:30_000])
+
+
 def test_a_disturbed_store_gives_the_same_dataset_as_a_local_folder(s3, tmp_path):
-    photos, local = curated_album(tmp_path)
+    photos, local = album(tmp_path / "photos", people=3), tmp_path / "local"
     (photos / "broken.jpg").write_bytes(b"\xff\xd8no picture")
+    write_shards(photos / "shards")
     curated(photos, local)
     upload(s3, photos, "album")
     store, dataset = parse_path("s3://photos/album"), tmp_path / "stored"
     busy, cut = fail_times(ERROR, 4, "person1/1.png"), fail_times(CUT, 2, "person2/0.png")
     s3.disturb = lambda *request: busy(*request) or cut(*request)
+    s3.requests.clear()
     curated(store, dataset)
     compare(local, dataset, uri_of(photos), uri_of(store))
     assert not find_secret(dataset, KEY) and not find_secret(dataset, KEY_ID)
+    assert KEY not in str(contents(dataset)) and KEY_ID not in str(contents(dataset))
+    # shards are read in sequence, and a shard that is cut short has a reason
+    assert sum(path.endswith("00000.tar") for method, path in s3.requests if method == "GET") <= 3
+    reasons = {file.uri: file.reason for file in rows(dataset, File)}
+    assert reasons["s3://photos/album/shards/00001.tar"] == "truncated"
 
-    # a second run reads no photo again; it finds what was added, changed and deleted
-    s3.requests.clear()
-    curated(store, dataset)
-    assert not [path for method, path in s3.requests if method == "GET" and path.endswith(".png")]
+    # a second run finds what was added and deleted, and reads no other photo
     boto3.client("s3").delete_object(Bucket="photos", Key="album/person0/0.png")
     (photos / "person0" / "0.png").unlink()
-    s3.put("album/person3/0.png", (photos / "person1" / "0.png").read_bytes())
+    s3.put("album/person9/0.png", (photos / "person1" / "0.png").read_bytes())
+    s3.requests.clear()
     summary = curated(store, dataset)
+    assert {path for method, path in s3.requests if method == "GET" and path.endswith((".png", ".tar"))} == {
+        "/photos/album/person9/0.png"
+    }
     reasons = {file.uri: file.reason for file in rows(dataset, File)}
     assert reasons["s3://photos/album/person0/0.png"] == "file_gone" and "no longer there" in summary.notices[0]
-    assert reasons["s3://photos/album/person3/0.png"] == "same_file"
+    assert reasons["s3://photos/album/person9/0.png"] == "same_file"
 
 
 def test_a_photo_that_cannot_be_read_gets_a_row_with_the_reason(s3, tmp_path):
@@ -124,25 +146,6 @@ def test_a_photo_that_cannot_be_read_gets_a_row_with_the_reason(s3, tmp_path):
     assert {file.reason for file in rows(tmp_path / "dataset", File)} == {None, "same_file"}
 
 
-def test_shards_are_read_in_sequence_and_a_shard_that_is_cut_short_has_a_reason(s3, tmp_path):
-    photos = album(tmp_path / "photos", people=2)
-    whole = io.BytesIO()
-    with tarfile.open(fileobj=whole, mode="w") as shard:
-        for path in sorted(photos.rglob("*.png")):
-            shard.add(path, f"{path.parent.name}-{path.name}")
-    (tmp_path / "shards").mkdir()
-    (tmp_path / "shards" / "00000.tar").write_bytes(whole.getvalue())
-    (tmp_path / "shards" / "00001.tar").write_bytes(whole.getvalue()[:30_000])
-    upload(s3, tmp_path / "shards", "shards")
-    curated(tmp_path / "shards", tmp_path / "local")
-    s3.requests.clear()
-    curated(parse_path("s3://photos/shards"), tmp_path / "stored")
-    compare(tmp_path / "local", tmp_path / "stored", uri_of(tmp_path / "shards"), "s3://photos/shards")
-    reasons = {file.uri: file.reason for file in rows(tmp_path / "stored", File)}
-    assert reasons["s3://photos/shards/00001.tar"] == "truncated"
-    assert sum(path.endswith("00000.tar") for method, path in s3.requests if method == "GET") <= 3
-
-
 def test_a_list_of_web_addresses_is_read_and_no_secret_is_kept(tmp_path, capfd):
     photos, local = curated_album(tmp_path)
     dataset = tmp_path / "stored"
@@ -150,20 +153,18 @@ def test_a_list_of_web_addresses_is_read_and_no_secret_is_kept(tmp_path, capfd):
         names = sorted(str(path.relative_to(photos)) for path in photos.rglob("*.png"))
         signed = [f"{server.address}/{name}?X-Amz-Signature={SECRET}" for name in names[:-2]]
         with_password = [server.address.replace("://", f"://user:{SECRET}@") + f"/{name}" for name in names[-2:]]
-        (photos / "list.txt").write_text("\n".join(["# my photos", "", *signed, *with_password]))
-        (tmp_path / "list.txt").write_text(
-            (photos / "list.txt").read_text() + f"\n{server.address}/no.png?t={SECRET}\n"
-        )
-        curated(tmp_path / "list.txt", dataset)
-        curated(parse_path(f"{server.address}/list.txt?token={SECRET}"), tmp_path / "third")
+        missing = f"{server.address}/no.png"
+        # one list is on the web server, and one is a local file
+        (photos / "list.txt").write_text("\n".join(["# my photos", "", *signed[:5], *with_password]))
+        (tmp_path / "list.txt").write_text("\n".join([*signed[5:], f"{missing}?t={SECRET}", ""]))
+        lists = [tmp_path / "list.txt", parse_path(f"{server.address}/list.txt?token={SECRET}")]
+        run(lists, dataset, CurateConfig())
         failed = call_curate(f"{server.address}/list.txt?token=wrong-{SECRET[:3]}", "--out", tmp_path / "fourth")
-    missing = f"{server.address}/no.png"
     assert [file.reason for file in rows(dataset, File) if file.uri == missing] == ["file_vanished"]
-    assert rows(dataset, Photo) == rows(local, Photo) == rows(tmp_path / "third", Photo)
+    assert rows(dataset, Photo) == rows(local, Photo)
     assert files(dataset) == files(local)
     assert failed.exit_code != 0 and "the store denies the access" in str(failed.exception)
-    for folder in (dataset, tmp_path / "third"):
-        assert not find_secret(folder, SECRET) and SECRET not in str(contents(folder))
+    assert not find_secret(dataset, SECRET) and SECRET not in str(contents(dataset))
     assert SECRET not in "".join(capfd.readouterr())
 
 

@@ -73,17 +73,17 @@ def test_crops_sets_and_the_ledger_are_copied_and_erased_faces_are_deleted(s3, t
     # the next call finishes a copy that ended early, and copies no file twice
     s3.disturb = lambda method, path: DENY if method == "PUT" and path.endswith("card.json") else None
     with pytest.raises(StoreError):
-        make_set(dataset, "gfpgan", "test")
+        make_set(dataset, "gfpgan", "test", size=64)
     assert not any(name.endswith("card.json") for name in download(s3))
     s3.disturb = lambda method, path: None
     s3.requests.clear()
-    make_set(dataset, "gfpgan", "test")
+    make_set(dataset, "gfpgan", "test", size=64)
     put = sorted(path.rpartition("/")[2] for method, path in s3.requests if method == "PUT" and "/faces/" in path)
     assert put == []
     with_set = check_copy(s3, dataset)
 
     # a purge deletes the files of the faces, and removes the face ids from all other files
-    face = next(one for one in rows(dataset, Face) if f"lq/gfpgan-test-512-s0/{one.face_id}.png" in with_set)
+    face = next(one for one in rows(dataset, Face) if f"lq/gfpgan-test-64-s0/{one.face_id}.png" in with_set)
     purge(dataset, plan_purge(dataset, [], [face.photo_id]))
     left = check_copy(s3, dataset)
     assert len(left) == len(with_set) - 2 and check_ledger(dataset) == []
