@@ -153,7 +153,7 @@ def _degrade_dataset(
         summary = make_set(dataset, preset, split, seed, size, workers, advance, engine, cluster)
     joined = format_count(summary.later_faces, "face")
     note = f" {joined} joined the split after the set was begun and got no image." if summary.later_faces else ""
-    note += describe_poor_targets(summary)
+    note += describe_poor_targets(summary) + "".join(f"\nNote: {notice}" for notice in summary.notices)
     images = format_count(summary.images, "image")
     _print(summary, as_json, f"{images} in {summary.folder} ({_describe_new(summary)}).{note}")
 

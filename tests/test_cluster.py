@@ -18,7 +18,7 @@ from curate.detection.face_models import check_same_models
 from curate.faces.errors import FaceModelError
 from curate.run.pipeline import curate as run
 from degrade.frozen.dataset_sets import make_set
-from manifests.errors import BadInput, ModelUnavailable
+from manifests.errors import BadInput, LikenessError, ModelUnavailable
 from manifests.pictures.images import decode
 from manifests.runtime.cluster import cluster_pool
 from manifests.runtime.cluster.cluster_pool import open_cluster_pool
@@ -86,6 +86,13 @@ def _check_pool(monkeypatch: pytest.MonkeyPatch) -> None:
     missing = Path("missing.jpg").absolute()
     with pytest.raises(BadInput, match=f"On the node .*: {missing} is missing"), open_cluster_pool(files=[[missing]]):
         pass
+    import ray
+
+    with pytest.raises(LikenessError, match=r"cannot run Likeness \(ZeroDivisionError: "):
+        cluster_pool._take(ray.remote(lambda: 1 / 0).remote(), {})
+    with monkeypatch.context() as patch, pytest.raises(LikenessError, match="offers a GPU to Ray"):
+        patch.setattr(cluster_pool, "SECONDS_WITHOUT_RESULT", 0.1)
+        cluster_pool._take(ray.remote(num_gpus=1)(lambda: 1).remote(), {}, ("CPU", "GPU"))
     with monkeypatch.context() as patch:
         versions = {**cluster_pool.find_versions(), "Likeness": "9.9"}
         patch.setattr(cluster_pool, "find_versions", lambda: versions)

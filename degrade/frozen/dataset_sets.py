@@ -77,6 +77,7 @@ class SetSummary:
     later_faces: int  # The number of faces that joined the split after the set was begun.
     enlarged: int = 0  # The number of targets that are smaller in their photo than `size`.
     padded: int = 0  # The number of targets with more than 2% of the crop outside the photo.
+    notices: tuple[str, ...] = ()  # Sentences about the copy of the dataset in an object store.
 
 
 def format_set_name(preset: str, split: str, size: int, seed: int, engine: str = "exact") -> str:
@@ -180,8 +181,7 @@ def make_set(
         plan.write_set_files()
         summary = plan.summarize(images_written=len(crops), images_repaired=len(changed))
     write_card(Path(dataset))
-    copy_to_store(Path(dataset))
-    return summary
+    return dataclasses.replace(summary, notices=tuple(copy_to_store(Path(dataset))))
 
 
 class _Plan:

@@ -78,8 +78,9 @@ def read_unfinished_plan(dataset: Path) -> PurgePlan | None:
 def purge(dataset: Path, plan: PurgePlan, say: Callable[[str], None] = lambda _: None) -> PurgeResult:
     """Remove everything in the plan, and prove that nothing is left. `plan` can be the plan of an unfinished purge.
 
-    Calls `say` with a sentence when the search for traces begins. Raises LedgerError if a trace is left in a file that
-    Likeness did not make. The purge then stays unfinished until the user removes this file and repeats the purge.
+    Calls `say` with a sentence when the search for traces begins, and with each notice about the copy in a store.
+    Raises LedgerError if a trace is left in a file that Likeness did not make. The purge then stays unfinished until
+    the user removes this file and repeats the purge.
     """
     # journal and rows
     with Ledger.open(dataset, write=True, during_purge=True) as ledger:
@@ -116,7 +117,8 @@ def purge(dataset: Path, plan: PurgePlan, say: Callable[[str], None] = lambda _:
             ledger.record("purge", str(number), {}, [Purge(number, utc_now(), json.dumps(removed, sort_keys=True))])
     (dataset / PENDING_NAME).unlink()
     write_card(dataset)
-    copy_to_store(dataset)
+    for notice in copy_to_store(dataset):
+        say(notice)
     return PurgeResult(plan, removed, proof)
 
 

@@ -27,6 +27,8 @@ from manifests.stores.addresses import add_secrets, find_scheme, is_plain
 # at once.
 ATTEMPTS = 5
 FIRST_PAUSE = 0.5
+# huggingface_hub itself sends a request up to 6 times, with pauses of 23 s in all, so two attempts are enough (ours).
+_ATTEMPTS_OF_SCHEME = {"hf": 2}
 TIMEOUT = 20  # Longest time in seconds in which a store must accept a connection, or send the next bytes (ours).
 
 FILE_CHANGED = "file_changed"  # Somebody changed the file while it was read, or after it was listed.
@@ -44,6 +46,8 @@ _MEANINGS = {
 # The keys of fsspec's facts about a file whose values change with the bytes of the file. The best key comes first.
 _VERSIONS = ("ETag", "etag", "oid", "blob_id", "generation", "md5Hash", "crc32c", "Content-MD5", "Digest")
 _TIMES = ("LastModified", "Last-Modified", "updated", "mtime")
+# huggingface_hub answers from its last listing, which does not show changes, if a call has not these options.
+_WITHOUT_CACHE = {"hf": {"refresh": True, "expand_info": True}}
 _DENIED_STATUS = (401, 403)
 _MISSING_STATUS = (404, 410)
 # The codes of the HTTP errors timeout, too early and too many requests, for which it helps to wait
@@ -154,7 +158,9 @@ def fetch_to_file(address: str, facts: Facts, target: Path, restart_timer: Calla
 
 def check_unchanged(address: str, facts: Facts | None) -> None:
     """Raises StoreError if the size or the version of a file is now another than in `facts`."""
-    now = fetch_facts(address)
+    store = _open_store(address)
+    options = _WITHOUT_CACHE.get(find_scheme(address), {})
+    now = _read_facts(_repeat(address, lambda: store.info(add_secrets(address), **options)))
     if facts is not None and (facts.size, facts.version) != (now.size, now.version):
         raise StoreError(address, FILE_CHANGED)
 
@@ -211,6 +217,8 @@ def _make_store(scheme: str, process: int) -> Any:
     try:
         import fsspec
 
+        if scheme == "gs":  # otherwise, gcsfs asks for the type of each bucket, and warns if the answer is denied
+            os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
         store = fsspec.filesystem(scheme, skip_instance_cache=True, use_listings_cache=False, **_settings(scheme))
     except ImportError:
         raise BadInput(
@@ -235,7 +243,8 @@ def _settings(scheme: str) -> dict[str, Any]:
 
 def _repeat(address: str, send: Callable[[], Result]) -> Result:
     """Returns the result of `send`, which is called at most ATTEMPTS times. The text of a StoreError has no secret."""
-    for attempt in range(1, ATTEMPTS + 1):
+    attempts = _ATTEMPTS_OF_SCHEME.get(find_scheme(address), ATTEMPTS)
+    for attempt in range(1, attempts + 1):
         try:
             return send()
         except (MemoryError, BadInput):
@@ -245,7 +254,7 @@ def _repeat(address: str, send: Callable[[], Result]) -> Result:
             # the text of the error may contain the address with its secrets, so only the name of the error's class is
             # shown
             detail = type(error).__name__ if reason == UNREADABLE else ""
-            if is_final or attempt == ATTEMPTS:
+            if is_final or attempt == attempts:
                 kind = StoreFileMissing if reason == MISSING else StoreError
                 raise kind(address, reason, detail) from None
         time.sleep(FIRST_PAUSE * 2 ** (attempt - 1) * random.uniform(0.5, 1))
@@ -262,7 +271,9 @@ def _explain(error: Exception) -> tuple[str, bool]:
     is_missing = isinstance(error, FileNotFoundError) and status is None and not is_unanswered
     if is_missing or status in _MISSING_STATUS:
         return MISSING, True
-    if isinstance(error, PermissionError) or status in _DENIED_STATUS or "Credentials" in type(error).__name__:
+    is_forbidden = str(error).startswith("Forbidden: ")  # gcsfs has no class for the status 403
+    is_denied = isinstance(error, PermissionError) or "Credentials" in type(error).__name__ or is_forbidden
+    if is_denied or status in _DENIED_STATUS:
         return DENIED, True
     names = {type(each).__name__ for each in (error, error.__cause__, error.__context__) if each is not None}
     if names & set(_PARTIAL):
@@ -276,7 +287,7 @@ def _find_status(error: Exception) -> int | None:
         response = getattr(each, "response", None)
         if isinstance(response, dict):
             return int(response["ResponseMetadata"]["HTTPStatusCode"])
-        status = getattr(each, "status", None) or getattr(response, "status_code", None)
+        status = getattr(each, "status", None) or getattr(response, "status_code", None) or getattr(each, "code", None)
         if isinstance(status, int):
             return status
     return None

@@ -64,16 +64,17 @@ def open_cluster_pool(
     prepared = Preparation(start and pickle.dumps(start), check and pickle.dumps(check), places, nested, Path.cwd())
     preparation = pickle.dumps(prepared)
     versions = find_versions()
-    _test_nodes(task, versions, preparation, on_gpu)
+    needed = ("CPU", "GPU") if on_gpu else ("CPU",)
+    _test_nodes(task, versions, preparation, needed)
 
     def run(function: Callable[[Any], Any], batches: Iterable[Any]) -> Iterator[Any]:
         pickled, waiting = ray.put(pickle.dumps(function)), deque[Any]()
         for batch in batches:
             waiting.append(task.remote(versions, preparation, pickled, pickle.dumps(batch)))
             if len(waiting) > AHEAD * max(1, cores):
-                yield _take(waiting.popleft(), versions)
+                yield _take(waiting.popleft(), versions, needed)
         while waiting:
-            yield _take(waiting.popleft(), versions)
+            yield _take(waiting.popleft(), versions, needed)
 
     yield run
 
@@ -129,12 +130,11 @@ def _make_task() -> Callable[..., tuple[str, str, Any]]:
     return run_task
 
 
-def _test_nodes(task: Any, versions: dict[str, str], preparation: bytes, on_gpu: bool) -> None:
+def _test_nodes(task: Any, versions: dict[str, str], preparation: bytes, needed: Sequence[str]) -> None:
     """Runs the preparation in one process of each node that can get batches, on all nodes at the same time."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    needed = ("CPU", "GPU") if on_gpu else ("CPU",)
     nodes = [
         node["NodeID"] for node in ray.nodes() if node["Alive"] and all(node["Resources"].get(name) for name in needed)
     ]
@@ -145,11 +145,14 @@ def _test_nodes(task: Any, versions: dict[str, str], preparation: bytes, on_gpu:
         for node in nodes
     ]
     for test in tests:
-        _take(test, versions)
+        _take(test, versions, needed)
 
 
-def _take(reference: Any, versions: dict[str, str]) -> Any:
-    """Waits for the result of a task, and returns the result. An error of the task is raised with one sentence."""
+def _take(reference: Any, versions: dict[str, str], needed: Sequence[str] = ("CPU",)) -> Any:
+    """Waits for the result of a task, and returns the result. An error of the task is raised with one sentence.
+
+    `needed` are the resources of Ray without which the task cannot run.
+    """
     import ray
 
     while True:
@@ -157,11 +160,18 @@ def _take(reference: Any, versions: dict[str, str]) -> Any:
             node, kind, value = ray.get(reference, timeout=SECONDS_WITHOUT_RESULT)
             break
         except ray.exceptions.GetTimeoutError:
-            if not ray.cluster_resources().get("CPU"):
+            offered = ray.cluster_resources()
+            if missing := [name for name in needed if not offered.get(name)]:
                 raise LikenessError(
-                    "No node of the cluster offers a core. Start a node with `ray start`, and run the same command "
-                    "again. Finished work is kept."
+                    f"No node of the cluster offers a {missing[0]} to Ray. Start a node with `ray start`, and run the "
+                    "same command again. Finished work is kept."
                 ) from None
+        except ray.exceptions.RayTaskError as error:
+            reason = " ".join(str(error.cause).split()).rstrip(".")
+            raise LikenessError(
+                f"A node of the cluster cannot run Likeness ({type(error.cause).__name__}: {reason}). Install the same "
+                "packages on all nodes, and run the same command again. Finished work is kept."
+            ) from None
         except ray.exceptions.RayError as error:
             raise LikenessError(
                 f"The cluster lost a part of the work {RETRIES + 1} times ({type(error).__name__}). Look at the memory "

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from manifests.runtime.versions import TOOLS
 
 SOURCES = "sources of Likeness"
+NOT_INSTALLED = "none"
 _MODELS = ("diffusers", "peft", "transformers")  # can change the result of a restorer
 
 
@@ -25,7 +26,7 @@ def make_finder() -> Callable[[], dict[str, str]]:
     of SOURCES is a hash of all files of code, because two copies of Likeness can have the same version and different
     code. The function is an inner function and imports no module of Likeness, so Ray can send its code to any node.
     """
-    names, sources = (*TOOLS, *_MODELS), SOURCES
+    names, sources, absent = (*TOOLS, *_MODELS), SOURCES, NOT_INSTALLED
     found: dict[str, str] = {}  # the result of the first call in a process; empty when Ray sends the code to a node
 
     def find() -> dict[str, str]:
@@ -41,7 +42,7 @@ def make_finder() -> Callable[[], dict[str, str]]:
             try:
                 return version(package)
             except PackageNotFoundError:
-                return "none"
+                return absent
 
         spec, code = find_spec("likeness"), hashlib.sha256()
         folder = Path(spec.origin).parent if spec is not None and spec.origin else Path("missing")
@@ -64,7 +65,11 @@ def describe_difference(node: str, there: dict[str, str], here: dict[str, str]) 
             f"The node {node} has other files of code of Likeness {here['Likeness']} ({there.get(name)}) than this "
             f"command ({here[name]}). Install the same files on all nodes of the cluster."
         )
+    found, own = (
+        f"no {name}" if versions.get(name, NOT_INSTALLED) == NOT_INSTALLED else f"{name} {versions[name]}"
+        for versions in (there, here)
+    )
     return (
-        f"The node {node} has {name} {there.get(name)}, and this command runs with {name} {here[name]}. Install the "
-        "same versions on all nodes of the cluster."
+        f"The node {node} has {found}, and this command runs with {own}. Install the same versions on all nodes of the "
+        "cluster."
     )

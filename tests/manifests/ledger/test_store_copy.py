@@ -9,7 +9,7 @@ from degrade.frozen.dataset_sets import make_set
 from manifests.check import check_ledger
 from manifests.errors import BadInput
 from manifests.ledger.records import Face
-from manifests.ledger.store_copy import SUMS, copy_to_store
+from manifests.ledger.store_copy import SUMS
 from manifests.privacy.purge import purge
 from manifests.privacy.purge_plan import plan_purge
 from manifests.runtime.files import sha256_bytes
@@ -84,7 +84,12 @@ def test_crops_sets_and_the_ledger_are_copied_and_erased_faces_are_deleted(s3, t
 
     # a purge deletes the files of the faces, and removes the face ids from all other files
     face = next(one for one in rows(dataset, Face) if f"lq/gfpgan-test-64-s0/{one.face_id}.png" in with_set)
-    purge(dataset, plan_purge(dataset, [], [face.photo_id]))
+    plan = plan_purge(dataset, [], [face.photo_id])
+    s3.disturb = lambda method, path: DENY if method == "DELETE" else None
+    with pytest.raises(StoreError):
+        purge(dataset, plan)
+    s3.disturb = lambda method, path: None
+    purge(dataset, plan)  # the same command again
     left = check_copy(s3, dataset)
     assert len(left) == len(with_set) - 2 and check_ledger(dataset) == []
     assert not [name for name, data in download(s3).items() if face.face_id.encode() in name.encode() + data]
@@ -94,7 +99,7 @@ def test_crops_sets_and_the_ledger_are_copied_and_erased_faces_are_deleted(s3, t
     crop = next((dataset / "faces").rglob("*.png"))
     s3.client.delete_object(Bucket="copies", Key=f"dataset/{crop.relative_to(dataset)}")
     crop.write_bytes(b"changed")
-    (notice,) = copy_to_store(dataset)
+    (notice,) = make_set(dataset, "gfpgan", "test", size=64).notices
     assert notice.startswith(f"1 file of {dataset} is missing or changed, and not copied into s3://copies/dataset.")
     assert [item.reason for item in walk_files([parse_path("s3://copies")])] == ["dataset_folder"]
 

@@ -94,6 +94,10 @@ def test_another_version_is_named_on_both_sides() -> None:
     other = {**here, "Python": "3.9.1"}
     sentence = describe_difference("node-7", other, here)
     assert "node-7 has Python 3.9.1" in sentence and f"with Python {here['Python']}" in sentence
+    other = {**here, "numpy": "none"}
+    assert f"node-7 has no numpy, and this command runs with numpy {here['numpy']}" in describe_difference(
+        "node-7", other, here
+    )
     other = {**here, SOURCES: "0" * 12}
     assert "0" * 12 in describe_difference("node-7", other, here)
     text = "The cluster:\n    Ray: 2.9.0\n    Python: 3.9.1\nThis process:\n    Ray: 2.60.0\n    Python: 3.11.2"
