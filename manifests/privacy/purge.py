@@ -4,10 +4,10 @@ A purge takes these steps:
 
 (1) A plan lists all data to remove (manifests/privacy/purge_plan.py). (2) The plan is written to the file
 DATASET/purge.pending, the journal. While this file exists, other commands refuse the dataset. (3) The rows of the plan
-are removed from the ledger in one transaction. Only marks of them stay in the ledger (manifests/privacy/keys.py). (4)
-Crops, embeddings, low-quality images and the report are removed. The faces are removed from runs and benchmarks. (5)
-The ledger is copied into a new file, because a DuckDB file keeps the bytes of deleted rows. (6) The proof searches
-every file of the dataset and of the runs, and every row of the ledger.
+are removed from the ledger in one transaction. Only marks of the photos and faces stay in the ledger
+(manifests/privacy/keys.py). (4) Crops, embeddings, low-quality images and the report are removed. The faces are removed
+from runs and benchmarks. (5) The ledger is copied into a new file, because a DuckDB file keeps the bytes of deleted
+rows. (6) The proof searches every file of the dataset and of the runs, and every row of the ledger.
 
 If a purge was killed, the next `likeness manifest purge DATASET` reads the plan in the journal and finishes the purge.
 """

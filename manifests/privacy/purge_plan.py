@@ -245,10 +245,11 @@ def _plan_photos(
 
 
 def _find_companions(files: Sequence[File], photo_ids: Collection[str]) -> set[str]:
-    """Returns the uris of the files beside these photos whose names begin with the name of the photo.
+    """Returns the uris of the companions of these photos: files beside a photo with a name that begins like the
+    photo's.
 
-    For example, the companions of `a.jpg` are `a.jpg.xmp` and `a.jpg.json`. `a.xmp` is a companion only if no photo
-    that stays has a name such as `a.png`.
+    For example, the companions of `a.jpg` are `a.jpg.xmp` and `a.jpg.json`. `a.xmp` is a companion only if no other
+    photo with the stem `a`, such as `a.png`, stays.
     """
     own = {str(display_path(row.uri)) for row in files if row.photo_id in photo_ids}
     stems = {str(Path(path).with_suffix("")) for path in own}

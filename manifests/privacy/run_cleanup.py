@@ -32,7 +32,7 @@ from manifests.runtime.snapshot_files import BEFORE_PURGES, CROPS, FACES, FACTS,
 _RESULT_SUFFIXES = {".json", ".jsonl", ".csv", ".md", ".tex", ".txt", ".svg"}
 _FILES_WITHOUT_FACES = {"config.json", FACTS, "stats.jsonl"}
 _BENCHMARK_FILES = ("card.json", "cases.jsonl", "embeddings.npy")
-# the SQLite file beside the results in which `likeness evaluate` keeps restored images and values
+# `likeness evaluate` keeps restored images and values in this SQLite file beside its results
 EVALUATION_CACHE = "evaluation-cache.sqlite"
 _IMAGES = "-images"  # `likeness evaluate --keep-images` writes <face_id>.png into <result>-images/<number>/
 

@@ -46,7 +46,7 @@ ORDER BY d.kind, n DESC, d.reason, md5(face_id)"""
 def read_dropped_faces(ledger: Ledger, short_id: dict[str, str]) -> list[dict[str, Any]]:
     """Returns the reasons, each with the number of its faces and with some pictures.
 
-    Reasons of dropped faces come before reasons of faces that are set aside. Among these, the most frequent reason
+    Reasons of dropped faces come before reasons of faces that are set aside. In both groups, the most frequent reason
     comes first. A picture is the crop of the face, or is cut from the photo if the dataset has no crop of the face.
     `short_id` maps the id of each face to its short id.
     """

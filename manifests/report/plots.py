@@ -15,8 +15,9 @@ _COLOURS = ("var(--ink-1)", "var(--ink-2)", "var(--ink-3)")
 def draw_similarities(edges: Sequence[float], within: Sequence[int], between: Sequence[int], threshold: float) -> str:
     """Returns two histograms of cosine similarities, with the threshold as a line.
 
-    `within` and `between` count the pairs of faces of one person and of two people in each bin. Each histogram is
-    scaled to its own peak. `edges` are the borders of the bins. Returns "" if there are no pairs.
+    For each bin, `within` counts the pairs of faces of one person, and `between` counts the pairs of faces of two
+    people. Each histogram is scaled to its own peak. `edges` are the borders of the bins. Returns "" if there are no
+    pairs.
     """
     filled = [i for i in range(len(within)) if within[i] or between[i]]
     if not filled:
@@ -53,7 +54,7 @@ def draw_similarities(edges: Sequence[float], within: Sequence[int], between: Se
 
 
 def draw_curves(lines: Mapping[str, Line], label: str) -> str:
-    """Returns a plot of up to three curves, which map the name of a curve to its points.
+    """Returns a plot of up to three curves. `lines` maps the name of a curve to its points.
 
     Returns "" if no curve has two points."""
     lines = {name: line for name, line in lines.items() if len({images for images, _ in line}) > 1}

@@ -175,7 +175,7 @@ def _explain_missing_faces(result: Result) -> list[str]:
 
 
 def list_counterweights(result: Result) -> tuple[str, ...]:
-    """Returns the metrics that show whether a restorer copies its references. A table with IPS needs them."""
+    """Returns the metrics that show whether a restorer copies its references. A table with IPS needs these metrics."""
     return COPYING if result.get("has_targets", True) else WITHOUT_TARGETS
 
 
@@ -204,7 +204,7 @@ def _explain_marks(result: Result) -> list[str]:
         return []
     if "test" in result:
         return [
-            f"{MARK} marks a difference that is significant ({result['test']}, all figures of the table together). A "
+            f"{MARK} marks a difference that is significant ({result['test']}, over all figures of the table). A "
             "difference that was measured on fewer than five images, or that is printed as zero, is never marked. "
             f"{result['test_limit']}n/m means that the mean difference is above zero for n of m people."
         ]

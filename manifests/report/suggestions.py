@@ -55,7 +55,7 @@ class SplitSuggestion:
     part: list[str]
     rest: list[str]
     between: float  # Mean cosine between a face of `part` and a face of `rest`.
-    # The smaller one of two means: of the cosines between the faces of `part`, and between the faces of `rest`.
+    # The smaller of two means: the mean cosine in `part`, and the mean cosine in `rest`.
     within: float
 
 
@@ -190,7 +190,8 @@ def divide_faces(vectors: np.ndarray) -> tuple[np.ndarray, float, float] | None:
 def _move_faces(vectors: np.ndarray, first: np.ndarray) -> np.ndarray:
     """Does 2-means.
 
-    `first`, a bool array (n,), says in which part each face is at the start. Returns the same for the end.
+    `first`, a bool array (n,), says in which part each face is at the start. Returns the parts at the end in the same
+    form.
     """
     for _ in range(_STEPS):
         if first.all() or not first.any():

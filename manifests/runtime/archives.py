@@ -297,7 +297,7 @@ class _Zip:
 
 
 class _Tar:
-    """An open tar file, which is only read forwards. To read an earlier member, it is read again from its beginning."""
+    """An open tar file, which is only read forwards. For an earlier member, the file is read again."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file, size = file, os.fstat(file.fileno()).st_size

@@ -238,7 +238,7 @@ RESULTS = ("DATASET", "RUN", "LQ", "BENCH", "FOLDER", "SHEET.png", "FILE.npz")
 
 
 def argument(metavar: str, more: str = "", **settings: Any) -> Any:
-    """Returns the Typer argument with a metavar. The help shows the meaning of the argument, and then `more`."""
+    """Returns the Typer argument with this metavar. The help shows the meaning of the argument, and then `more`."""
     return typer.Argument(metavar=metavar, help=f"{ARGUMENTS[metavar]}{more}.", **settings)
 
 

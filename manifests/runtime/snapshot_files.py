@@ -27,7 +27,7 @@ BEFORE_PURGES = "before_purges"
 
 
 def read_faces(path: Path) -> pa.Table:
-    """Returns an Arrow IPC file as a table. Its values are read from the file when they are needed.
+    """Returns an Arrow IPC file as a table. The values are read from the file when they are needed.
 
     Raises OSError or ValueError if the file cannot be read."""
     with pa.memory_map(str(path)) as file:

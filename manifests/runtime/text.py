@@ -11,7 +11,8 @@ from pathlib import Path
 def make_printable(text: str | Path) -> str:
     """Returns a path, or a text that contains a path, as one line that every terminal can print.
 
-    The path may consist of any bytes. Use the result only for printing, because it can differ from the real path.
+    The path may consist of any bytes. Use the result only for printing, because the result can differ from the real
+    path.
     """
     decoded = os.fsencode(text).decode("utf-8", "backslashreplace")
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in decoded)

@@ -50,7 +50,7 @@ def path_of(uri: str) -> Path:
 def display_path(uri: str) -> Path:
     """Returns the path that messages show for a URI.
 
-    For a member, this is the path of the archive, followed by the name of the member.
+    For a member, the result is the path of the archive, followed by the name of the member.
     """
     member = parse_member_uri(uri)
     return path_of(uri) if member is None else member[0] / os.fsdecode(member[2].lstrip(b"/"))

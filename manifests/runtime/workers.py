@@ -216,7 +216,7 @@ def _serve(parent: Connection, start: Callable[[], None] | None) -> None:
             return
         except Exception as error:  # the result, or the error of the function, cannot be pickled
             parent.send(("raised", RuntimeError(f"{type(error).__name__}: {error}")))
-        reply = None  # an error keeps all data of its batch in memory, so it is released before the next batch
+        reply = None  # an error keeps all data of its batch in memory, so the error is released before the next batch
 
 
 # --- in the parent process ---
@@ -328,8 +328,8 @@ def open_pool(workers: int | None, start: Callable[[], None] | None = None, nest
     check_workers(workers)
     pool = _Pool(start, nested)
     # Only the main thread of the parent process must handle Ctrl-C. Therefore the threads that start worker processes
-    # block SIGINT, and the worker processes inherit this. The resource tracker unblocks SIGINT in the thread that
-    # starts it, so the main thread starts it here.
+    # block SIGINT, and the worker processes inherit the blocked signal. The resource tracker unblocks SIGINT in the
+    # thread that starts the tracker, so the main thread starts the tracker here.
     resource_tracker.ensure_running()
     threads = ThreadPoolExecutor(workers, thread_name_prefix="worker", initializer=_block_interrupts)
 

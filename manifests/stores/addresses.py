@@ -60,7 +60,7 @@ def clean_address(text: str) -> str:
 
 
 def is_plain(address: str) -> bool:
-    """Returns whether the address can be a path. If two addresses are plain, their paths differ."""
+    """Returns whether the address is plain. No two plain addresses have the same path."""
     parts = address.partition("://")[2].split("/")
     return not any(part in ("", ".", "..") or "\0" in part for part in parts)
 
@@ -68,7 +68,7 @@ def is_plain(address: str) -> bool:
 def add_secrets(uri: str) -> str:
     """Returns the address that the user wrote. `uri` is the clean address, or the uri of a file in a store.
 
-    Because of its secrets, use the result only for a request, or to tell a worker process what it must read.
+    Use the result only for a request, or to tell a worker process what to read, because the result contains secrets.
     """
     address, separator, member = uri.partition("#")
     return _whole_addresses.get(address, address) + separator + member

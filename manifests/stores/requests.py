@@ -213,7 +213,10 @@ def _open_store(address: str) -> Any:
 
 @cache
 def _make_store(scheme: str, process: int) -> Any:
-    """Returns fsspec's file system for a scheme. Each process needs its own, because it does not work after a fork."""
+    """Returns fsspec's file system for a scheme.
+
+    Each process needs its own file system, because no file system of fsspec works after a fork.
+    """
     try:
         import fsspec
 

@@ -45,7 +45,7 @@ class StorePath(PosixPath):
     def uri(self) -> str:
         """The uri in the ledger: the address without secrets.
 
-        After the name of a store, its characters are percent-encoded.
+        In the address of an object store, the characters after `://` are percent-encoded.
         """
         scheme, _, rest = str(self).partition("://")
         return str(self) if scheme in WEB else f"{scheme}://{quote(rest, safe='/')}"

@@ -1,6 +1,6 @@
 """Reads the funnel, the consent, the dates and the filters for the report.
 
-The funnel counts what is left from files to targets.
+The funnel counts the items that are left after each step, from files to targets.
 """
 
 from __future__ import annotations

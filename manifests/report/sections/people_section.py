@@ -87,7 +87,7 @@ def read_newest_decisions(ledger: Ledger) -> list[dict[str, Any]]:
 
 
 def _describe_name(decision: Decision) -> str:
-    """Returns what else than faces a decision contains: a name, a split, a reason, or the consent for some photos."""
+    """Returns the text of a decision: a name, a split, a reason, or the consent for some photos."""
     if decision.photos:
         return f"{decision.name} for {format_count(len(decision.photos), 'photo')}"
     return f"({decision.name})" if decision.kind == "drop" and decision.name else decision.name or ""

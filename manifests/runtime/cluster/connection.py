@@ -72,8 +72,8 @@ def connect_to_cluster(address: str, workers: int | None = None) -> Iterator[Non
     """Connects this process to the cluster at `address` until the end of the block.
 
     With the address `local`, Ray is started before the block, and ended after the block. Ray then uses `workers` cores,
-    or all cores if `workers` is None. Its ports listen only on the loopback interface. Raises BadInput if no cluster
-    answers or if the cluster has another version of Ray or Python.
+    or all cores if `workers` is None. The ports of Ray listen only on the loopback interface. Raises BadInput if no
+    cluster answers or if the cluster has another version of Ray or Python.
     """
     if address not in (THIS_MACHINE, "auto"):
         check_head_node(address)
