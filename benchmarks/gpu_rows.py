@@ -219,7 +219,7 @@ def measure_evaluation(options: Namespace) -> Figures:
 
 
 def measure_training(options: Namespace) -> Figures:
-    """Compares the images per second of a training with the first trial of this project."""
+    """Compares the images per second of a training with those of the first trial (first_trial.py)."""
     require(options, "dataset")
     import train_step_speed
     from first_trial import train_trial

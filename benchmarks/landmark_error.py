@@ -49,7 +49,7 @@ STRENGTHS = ("clean", "mild", "refine", "codeformer", "severe")
 class CleanFace(NamedTuple):
     """Holds the clean crop of a face and its landmarks, in pixels of the crop."""
 
-    name: str  # The name of the photo, from which θ is drawn.
+    name: str  # The folder and name of the photo. θ is drawn from this text.
     crop: np.ndarray  # uint8 (512, 512, 3), aligned to the FFHQ template.
     points: np.ndarray  # (68, 2), from dlib.
     landmarks5: np.ndarray  # (5, 2), from the detector.

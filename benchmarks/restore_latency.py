@@ -76,7 +76,8 @@ def restore(model: Restorer, inputs: tuple[torch.Tensor, ...], precision: str) -
 
 
 def compare_with_float32(model: Restorer, inputs: tuple[torch.Tensor, ...], precision: str) -> dict[str, float]:
-    """Returns the mean and the largest difference between `precision` and float32, in levels of 0..255."""
+    """Returns the mean and the largest difference between images restored in `precision` and in float32, in levels of
+    0..255."""
     apart = (restore(model, inputs, precision) - restore(model, inputs, "fp32")).abs() * 255
     return {"mean_levels": round(float(apart.mean()), 3), "largest_levels": round(float(apart.max()), 2)}
 

@@ -52,14 +52,14 @@ def find_repeating_photos(faces: Sequence[Face], vectors: np.ndarray, same_perso
 
 
 def find_collages(vectors: np.ndarray, labels: np.ndarray, pictures: Sequence[str], threshold: float) -> dict[str, int]:
-    """Returns the pictures that look like collages: picture -> number of faces that look like the person of another
-    face.
+    """Returns the pictures that look like collages. The result maps each such picture to the number of its faces that
+    look like the person of another face of the picture.
 
-    A picture looks like a collage if a face of one group also looks like the person of another group in the picture.
-    The person of the other group must have two or more faces in other pictures. A picture also looks like a collage if
-    two of its faces of different groups are as similar as the two faces of a repeated person (repeated_faces.py).
-    `vectors` are unit rows, float32 (n, d). `labels` (n,) are the groups of the faces, and `pictures` (n,) are the
-    pictures of the faces. Two faces with a cosine of `threshold` or more count as one person.
+    A picture looks like a collage if it contains faces of two groups, and a face of one group also looks like the
+    person of the other group. This person must have two or more faces in other pictures. A picture also looks like a
+    collage if two of its faces of different groups are as similar as the two faces of a repeated person
+    (repeated_faces.py). `vectors` are unit rows, float32 (n, d). `labels` (n,) are the groups of the faces, and
+    `pictures` (n,) are the pictures of the faces. Two faces with a cosine of `threshold` or more count as one person.
     """
     members: dict[int, list[int]] = defaultdict(list)
     for row, label in enumerate(labels.tolist()):

@@ -116,7 +116,7 @@ def run_steps(hq: Image, steps: list[Step], version: int = VERSION) -> Image:
 def iterate_steps(hq: Image, steps: list[Step], version: int = VERSION) -> Iterator[tuple[int, Image]]:
     """Runs valid steps one after the other. After each step, yields (number of finished steps, image).
 
-    In version 2, a blur and the downsample after the blur are one product, so the blur and the downsample finish
+    In version 2, one call of `fast_blur` computes a blur and the downsample after the blur, so both steps finish
     together.
     """
     image = np.ascontiguousarray(hq)

@@ -18,10 +18,10 @@ Convert = Callable[[Image.Image], Image.Image]
 # A profile that differs from sRGB by at most this many 8-bit levels counts as sRGB (ours). The sRGB profiles of
 # different programs differ a little, because the programs round the curve differently.
 SAME_AS_SRGB = 1
-# A profile is compared with sRGB at 17 x 17 x 17 colours: this number of levels for each channel (ours).
+# A profile is compared with sRGB at 17 x 17 x 17 colours. Each channel has this number (ours) of levels.
 _LATTICE = 17
-# The conversion from sRGB to a profile is interpolated between 52 x 52 x 52 colours: this number of levels for each
-# channel (ours).
+# The conversion from sRGB to a profile is interpolated between 52 x 52 x 52 colours. Each channel has this number
+# (ours) of levels.
 _FINE_LATTICE = 52
 # Browsers and photo editors use the relative colorimetric intent with black point compensation by default. NOCACHE
 # forbids LittleCMS to cache the last pixel in a transform, because threads share the transform.

@@ -59,8 +59,8 @@ from manifests.pictures.stored_samples import StoredSamples, identify_samples, s
 # The largest number of pixels that Pillow accepts: twice its MAX_IMAGE_PIXELS, which is 2**30 // 4 // 3. The 102
 # megapixels of a medium-format camera are allowed.
 MAX_PIXELS = 178_956_970
-# A JPEG with more than `max_pixels` pixels is decoded at half its width and height if it has at most this number times
-# `max_pixels` pixels (ours). The cameras of some phones write 200 megapixels.
+# A JPEG with more than `max_pixels` pixels is decoded at half its width and height. A JPEG with more than this number
+# (ours) times `max_pixels` pixels is refused. The cameras of some phones write 200 megapixels.
 _MAX_TIMES_HALVED = 4
 # The names are those of Pillow. An MPO file of a phone begins with a JPEG, and is decoded as this JPEG.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "JPEG2000")

@@ -107,7 +107,7 @@ class _Searcher:
     def _is_exception(self, data: bytes, place: int, is_end: bool) -> bool:
         """Returns whether one of `exceptions` begins at a place.
 
-        If more data follows, the beginning of an exception at the end of `data` is enough.
+        If `data` ends in the middle of an exception and more data follows, the exception counts too.
         """
         rest = data[place : place + self.longest]
         return any(rest.startswith(other) or (not is_end and other.startswith(rest)) for other in self.exceptions)

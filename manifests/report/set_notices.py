@@ -11,7 +11,7 @@ _WAYS = {"file": "files", "picture": "pictures", "person": "people"}
 
 
 def list_training_checks(result: Result) -> dict[str, str]:
-    """Returns a dict that maps each way in which faces of the set were compared with training faces to a sentence."""
+    """Returns a sentence for each way in which faces of the set were compared with training faces: way -> sentence."""
     runs = result.get("runs", {"": result}).values()
     return {kind: how for run in runs for kind, how in run.get("training_overlap", {}).get("how", {}).items()}
 

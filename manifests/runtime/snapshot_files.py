@@ -21,8 +21,8 @@ VALID = "valid.npy"  # A bit for each pixel of each crop: 1 if the pixel comes f
 EMBEDDINGS = "embeddings.npy"  # Unit embeddings, float32 (n, d).
 LANDMARKS = "landmarks.npy"  # The five landmarks of each face, in pixels of the crop, float32 (n, 5, 2).
 ROW_ARRAYS = (CROPS, VALID, EMBEDDINGS, LANDMARKS)  # The files of arrays with a row for each face.
-# In the facts of a snapshot, this key has the hash of the snapshot before each purge. The configs of runs contain such
-# old hashes.
+# In the facts of a snapshot, this key has the older hashes of the snapshot: each purge changes the hash. The configs of
+# runs contain such older hashes.
 BEFORE_PURGES = "before_purges"
 
 

@@ -71,7 +71,8 @@ class TrainingOverlap:
     seen_targets: list[str] = field(default_factory=list)  # face ids, or names of an imported set, sorted
 
     def describe_seen(self) -> str:
-        """Returns a clause that counts what the run has seen, and names the strongest example."""
+        """Returns a clause with the number of people or photos of the set that the training used, and with the
+        strongest example."""
         images = format_count(len(self.seen_targets), "image")
         units = ("person", "people") if self.compared == "people" else ("photo", "photos")
         first = self.seen[0]

@@ -100,7 +100,7 @@ def place_in_slots(rows: torch.Tensor, present: torch.Tensor, filled: torch.Tens
 
 
 def token_scale(channels: tuple[int, ...]) -> int:
-    """Returns the index of the middle scale, to which part `extended` attends on base `tiny` (ours)."""
+    """Returns the index of the middle scale (ours). On base `tiny`, part `extended` attends to this scale."""
     return len(channels) // 2
 
 

@@ -143,8 +143,7 @@ def _renumber(labels: np.ndarray) -> np.ndarray:
 class _Groups:
     """The groups of faces, the sums of their embeddings, and the scored pairs of groups that may merge.
 
-    A group that merged into another group has 0 faces and no pairs. The numbers of groups that did not merge do not
-    change.
+    A group that merged into another group has 0 faces and no pairs. All other groups keep their numbers.
     """
 
     def __init__(self, graph: Graph) -> None:

@@ -112,8 +112,8 @@ def _assign_owners(labels: np.ndarray, links: Links, blocks: _RowsByNumber, befo
             identity = min(votes.items(), key=lambda item: (-item[1], item[0]))[0]
             locked_identities.setdefault(int(labels[rows[0]]), set()).add(identity)
 
-    # In the groups of locked identities, the owner of a face that belonged to another identity is the number of that
-    # identity.
+    # If a face is in the group of a locked identity but belonged to another identity before, the number of the other
+    # identity becomes the owner of the face.
     if locked_identities:
         identities = sorted({identity for identity in before if identity is not None})
         number = {identity: n + i for i, identity in enumerate(identities)}

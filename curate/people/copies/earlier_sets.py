@@ -91,7 +91,7 @@ def select_rows_to_search(faces: Sequence[Face], vectors: np.ndarray, sets: np.n
 
 
 def _find_rows_with_pushed_copies(vectors: np.ndarray, sets: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """Returns the rows whose cosine to a new face reaches the lowest cosine of the row to the faces of its set."""
+    """Returns the rows that are at least as similar to a new face as to the least similar face of their own set."""
     known = np.flatnonzero(sets >= 0)
     known = known[np.argsort(sets[known], kind="stable")]
     rows = known[np.bincount(sets[known])[sets[known]] > 1]

@@ -16,10 +16,10 @@ from manifests.privacy.erase import ERASURE_REASONS
 
 @dataclass(frozen=True)
 class ConsentRule:
-    """The facts about the use of photos that do not come from decisions."""
+    """The consent of photos in the sidecar, and whether a consent is required."""
 
     sidecar: Mapping[str, str | None] = field(default_factory=dict)  # Photo -> the consent in the sidecar.
-    require: bool = False  # Whether a photo whose consent is unknown may not be used.
+    require: bool = False  # Whether photos with unknown consent are refused.
 
 
 def read_consent_rule(ledger: Ledger) -> ConsentRule:

@@ -227,7 +227,7 @@ def _cut_large_groups(
 
 
 def _count_room(share: float, count: int) -> int:
-    """Returns the largest number of units that a group may have to go to one split as a whole.
+    """Returns a limit: only a group of at most this number of units may go to a split as a whole.
 
     The split gets the share `share` of `count` units.
     """

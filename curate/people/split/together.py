@@ -18,7 +18,7 @@ from manifests.ledger.records import Face, Membership
 def find_people_together(
     decisions: Iterable[Decision], faces: Sequence[Face], memberships: Sequence[Membership]
 ) -> list[tuple[str, ...]]:
-    """Returns the identities of each active decision `together`.
+    """Returns the identities of the sides of each active decision `together`.
 
     A side of a decision means the person to whom most faces of the side belong now. A side whose faces belong to no
     person is left out.

@@ -144,7 +144,8 @@ class Questions:
         return mixed
 
     def _doubt(self, person: str) -> float:
-        """Returns the largest probability of the likely questions about a face or a part of the person, or 0."""
+        """Returns the largest probability of the likely questions about a face or a part of the person. Returns 0
+        without such a question."""
         own = (key for key in self._likely_of.get(person, ()) if key[0] != PEOPLE and key in self._likely)
         return max((self._likely[key].probability for key in own), default=0.0)
 

@@ -33,7 +33,7 @@ PERPLEXITY = NEIGHBOURS / 3  # We chose 10, because most people of a collection 
 # With fewer faces than LEAST (ours), each face has too few neighbours for t-SNE. The map then shows the two principal
 # components of the embeddings.
 LEAST = 3 * NEIGHBOURS
-EXACT = 20_000  # With more faces, the search for neighbours is approximate (ours).
+EXACT = 20_000  # With more faces than this number (ours), the search for neighbours is approximate.
 # The iterations, the exaggeration and the momentum of openTSNE's two phases. Our first phase has 100 iterations (ours).
 # openTSNE's first phase has 250, but on 100,000 synthetic faces, more than 100 iterations did not change the map
 # visibly.

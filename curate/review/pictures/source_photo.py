@@ -16,7 +16,7 @@ from manifests.runtime.files import sha256_bytes
 if TYPE_CHECKING:
     from curate.review.session.view import PhotoFile
 
-SIDE = 1600  # largest longer side of the picture in pixels (ours)
+SIDE = 1600  # The longer side of the picture has at most this number (ours) of pixels.
 _READ_ERRORS = (OSError, ValueError, UndecodableImage, ArchiveError)
 
 

@@ -59,7 +59,7 @@ def list_apart(desk: Desk) -> Pairs:
 def draw_requests(desk: Desk, rng: random.Random, shown: dict[str, str]) -> Requests:
     """Returns a random request. `shown` maps a face to the name of the person in the photo.
 
-    All faces of a split show one person, because only a grouping divides the faces of a split.
+    All faces of a split show one person. Only a grouping could divide faces of several people.
     """
     people = sorted(person for person, faces in desk.people.members.items() if faces)
     if len(people) < 2:

@@ -44,7 +44,8 @@ def make_dataset(root: Path) -> Path:
 
 
 def make_result(dataset: Path, folder: Path, broken: bool = False) -> list[str]:
-    """Writes the result of an evaluation as `likeness evaluate --keep-images` does. Returns the faces, the worst first.
+    """Writes the result of an evaluation as `likeness evaluate --keep-images` does. Returns the faces. The face with
+    the lowest PSNR comes first.
 
     In the restored image of the face number n, all pixels have the gray value n.
     """

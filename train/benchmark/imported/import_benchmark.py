@@ -202,8 +202,8 @@ def _make_cases(matches: Matches, facts: dict[str, PictureFacts], size: int) -> 
 def _choose_wrong_references(
     usable: Sequence[tuple[MatchedCase, tuple[str, ...]]],
 ) -> dict[str | None, tuple[str, tuple[str, ...]]]:
-    """Returns, for each person, another person and the references of the other person (ours). The people with
-    references form a circle, in the order of the hashes of their names. The other person is the next person of the
+    """Returns, for each person, another person and the references of the other person. The choice is ours: the people
+    with references form a circle, in the order of the hashes of their names. The other person is the next person of the
     circle. The result is empty if fewer than two people have references.
     """
     references_of: dict[str, tuple[str, ...]] = {}

@@ -25,7 +25,7 @@ from train.models.released.read_pickled import load_tensors, read_pickled
 STATE, OTHERS = "adaface_ir50_ms1mv2.ckpt", ("adaface_ir50_ms1mv2.onnx", "adaface_ir50_ms1mv2.pt")
 SIDE = 112  # The side of the crop in pixels.
 _PREFIX = "model."  # The prefix of the names of the network's tensors in the checkpoint.
-_COUNTER = "num_batches_tracked"  # A tensor of each batch norm that files of old versions of torch do not have.
+_COUNTER = "num_batches_tracked"  # A tensor of each batch norm. Files of old versions of torch lack it.
 _FROM = "the repository mk-minchul/AdaFace"
 
 

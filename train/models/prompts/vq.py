@@ -17,7 +17,7 @@ from train.models.config import VreConfig
 
 BLOCKS = 2  # The number of residual blocks at each level of the encoder.
 ATTENTION = 16  # A level has attention if its resolution is this number of pixels.
-GROUPS = 32  # The number of groups in a group norm; fewer if 32 does not divide the number of channels (ours).
+GROUPS = 32  # The number of groups (ours) in a group norm; fewer if 32 does not divide the number of channels.
 BETA = 0.25  # The weight of the commitment loss.
 
 

@@ -89,13 +89,13 @@ def distinct(code: torch.Tensor, distance: torch.Tensor, codes: int, tokens: int
     returned codes are (B,tokens) int64. The mask, (B,tokens) bool, is False at the end of a row if the image has fewer
     than `tokens` distinct codes. The selection is that of OSDFace (lq_embed/vqvae.py), without a loop.
     """
-    # Sort the positions by distance. `first` (B,codes) is the rank of the first position with each code.
+    # Sort the positions by distance. `first` (B,codes) is the rank of the best position of each code.
     b, positions = code.shape
     order = distance.argsort(dim=1, stable=True)
     rank = torch.arange(positions, device=code.device).expand(b, -1)
     first = torch.full((b, codes), positions, dtype=rank.dtype, device=code.device)
     first = first.scatter_reduce(1, code.gather(1, order), rank, "amin")
-    # Sort the codes by `first`. A code at no position has the rank `positions`, so it comes last.
+    # Sort the codes by `first`. A code that no position has gets the rank `positions`, so it comes last.
     ranks, chosen = first.sort(dim=1, stable=True)
     missing = max(tokens - codes, 0)
     return F.pad(chosen, (0, missing))[:, :tokens], F.pad(ranks < positions, (0, missing))[:, :tokens]

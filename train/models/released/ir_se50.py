@@ -12,7 +12,7 @@ from train.models.released.read_pickled import load_tensors, read_pickled
 
 FILE = "model_ir_se50.pth"
 SOURCE = f"the {FILE} of pSp or ReFineFIR"
-COUNTER = "num_batches_tracked"  # a tensor of each batch norm that files of old versions of torch do not have
+COUNTER = "num_batches_tracked"  # A tensor of each batch norm. Files of old versions of torch lack it.
 
 
 def find_ir_se50(folder: Path | None) -> Path:

@@ -31,9 +31,9 @@ def has_bfloat16() -> bool:
 def prefers_bfloat16(model: Any) -> tuple[bool, float | None]:
     """Returns whether a restorer on the CPU computes in bfloat16, and the result of `measure_levels` or None.
 
-    Only restorers on a diffusion base are measured (ours), if the CPU has bfloat16 and the restorer does not need a
-    reference. Otherwise, the result is (False, None). On base tiny, bfloat16 would save less than a tenth of the time
-    of `restore`, and float32 gives the same result on more CPUs.
+    A restorer is measured if it has a diffusion base (ours), the CPU has bfloat16, and the restorer does not need a
+    reference. The result for any other restorer is (False, None). On base tiny, bfloat16 would save less than a tenth
+    of the time of `restore`, and float32 gives the same result on more CPUs.
     """
     if model.config.base != DIFFUSION or needs_reference(model.facts) or not has_bfloat16():
         return False, None

@@ -212,7 +212,7 @@ def test_the_number_of_photos_in_memory_does_not_grow_with_the_number_of_photos(
 
     monkeypatch.setattr(photo_pipeline, "count_cores", lambda: 2)
     assert most_open(60) <= 8
-    # With large photos, a batch is not full: no other photo is read while they need too much memory.
+    # With large photos, a batch is not full: no other photo is read while the open photos need too much memory.
     monkeypatch.setattr(photo_pipeline, "MOST_HELD", 100)
     assert most_open(20, held=1000) <= 4
 
