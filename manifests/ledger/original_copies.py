@@ -134,11 +134,11 @@ NO_BETTER = "is no better"
 def choose_original(copies: Sequence[Copy]) -> tuple[int, list[str]]:
     """Returns the index of the original, and the reason why each other copy is not the original.
 
-    Each reason continues a sentence that begins with "this copy". The reason of the original is an empty text. If all
-    answers are equal, the largest face is the original. Among several largest faces, the face with the smallest id is
-    the original. If a copy has no measure of detail, the group of the largest copies is the best group. A photo that
-    shows one person twice can be the original only if all photos do so. The result does not depend on the order of the
-    copies.
+    Each reason continues a sentence that begins with "this copy". The reason of the original is an empty text. If the
+    answers to all questions are equal, the largest face is the original. Among several largest faces, the face with the
+    smallest id is the original. If a copy has no measure of detail, the group of the largest copies is the best group.
+    A photo that shows one person twice can be the original only if all photos do so. The result does not depend on the
+    order of the copies.
     """
     single = [i for i, copy in enumerate(copies) if not copy.repeats] or list(range(len(copies)))
     groups = _group_by_size(copies, single)

@@ -36,7 +36,7 @@ _ROWS = 64  # number of rows of an array that are copied in one step (ours)
 
 
 def read_snapshot_table(folder: Path) -> pa.Table:
-    """Returns the table of a snapshot's faces. The values are read from the file when they are needed.
+    """Returns the table of a snapshot's faces. A value is read from the file only when it is needed.
 
     Raises LedgerBroken if the table cannot be read, or if another version of Likeness made the snapshot.
     """

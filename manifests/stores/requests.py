@@ -46,7 +46,7 @@ _MEANINGS = {
 # The keys of fsspec's facts about a file whose values change with the bytes of the file. The best key comes first.
 _VERSIONS = ("ETag", "etag", "oid", "blob_id", "generation", "md5Hash", "crc32c", "Content-MD5", "Digest")
 _TIMES = ("LastModified", "Last-Modified", "updated", "mtime")
-# huggingface_hub answers from its last listing, which does not show changes, if a call has not these options.
+# Without these options, huggingface_hub answers a call from its last listing, which does not show changes.
 _WITHOUT_CACHE = {"hf": {"refresh": True, "expand_info": True}}
 _DENIED_STATUS = (401, 403)
 _MISSING_STATUS = (404, 410)

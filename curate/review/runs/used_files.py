@@ -35,13 +35,13 @@ class UsedFile:
 
     @property
     def face_id(self) -> str | None:
-        """The name of the file without its suffix, if it has the form of a face id. Otherwise None."""
+        """The name of the file without its suffix, or None if this name has not the form of a face id."""
         stem = Path(self.path).stem
         return stem if re.fullmatch("[0-9a-f]{32}", stem) else None
 
     @property
     def frozen_image(self) -> tuple[str, str] | None:
-        """The name of the frozen set and the face id, if the path has the form lq/SET/FACE.png; otherwise None."""
+        """The name of the frozen set and the face id, or None if the path has not the form lq/SET/FACE.png."""
         folder = Path(self.path).parent
         return (folder.name, self.face_id) if self.face_id is not None and folder.parent.name == "lq" else None
 

@@ -12,7 +12,7 @@ import threading
 
 from manifests.errors import BadInput
 
-# The head node must answer within this number of seconds (ours). The look-up of its address is part of this time.
+# The head node must answer within this number of seconds (ours). This time includes the look-up of the address.
 ANSWER_SECONDS = 6.0
 
 
@@ -53,7 +53,7 @@ _MOST_BYTES = 2**14  # the largest frame, if the client allows no larger frame (
 def check_head_node(address: str) -> None:
     """Raises BadInput if no head node of a Ray cluster answers at `address` within ANSWER_SECONDS.
 
-    Ray itself would ask for 20 s, and print a warning each second, if another server is there.
+    If another server is at the address, Ray itself would ask for 20 s, and print a warning each second.
     """
     advice = "Check the address, and start the head node with: ray start --head."
     answers: list[bytes | Exception] = []
@@ -90,7 +90,7 @@ def _ask_head_node(address: str) -> bytes:
         connection.settimeout(ANSWER_SECONDS)
         connection.sendall(_QUESTION)
         with connection.makefile("rb") as stream:
-            # the first bytes of a server that speaks no HTTP/2 state the length of a very large frame
+            # If a server speaks no HTTP/2, its first bytes are read as the length of a very large frame.
             while len(start := stream.read(9)) == 9 and (length := int.from_bytes(start[:3], "big")) <= _MOST_BYTES:
                 data = stream.read(length)
                 if start[3] == _HEADERS:

@@ -11,7 +11,7 @@ from manifests.runtime.versions import TOOLS
 
 SOURCES = "sources of Likeness"
 NOT_INSTALLED = "none"
-_MODELS = ("diffusers", "peft", "transformers")  # can change the result of a restorer
+_MODELS = ("diffusers", "peft", "transformers")  # libraries that can change the result of a restorer
 
 
 def find_versions() -> dict[str, str]:

@@ -28,10 +28,10 @@ class Preparation(NamedTuple):
     # A pickled function that a new worker process calls with None before its first batch. It raises an error if the
     # node cannot do the work.
     check: bytes | None
-    # Files of each place that the node must see. One file of a place is enough, because a user can delete the others.
+    # Files of each place that the node must see. One file of a place is enough, because a user can delete other files.
     files: Sequence[Sequence[Path]]
     nested: bool  # whether worker processes start processes themselves
-    current_folder: Path  # of the driver; relative paths begin there
+    current_folder: Path  # the current folder of the driver, in which relative paths begin
 
 
 class _Unseen(Exception):
