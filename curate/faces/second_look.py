@@ -111,7 +111,7 @@ def look_again(photo: np.ndarray, face: Detection, models: FaceModels | FaceDete
 
 
 def is_faint(face: Detection, models: FaceModels | FaceDetector) -> bool:
-    """Returns whether the score of a face is below the detector's lowest score.
+    """Returns whether a face is faint: its score is below `min_score`, or below `sure_score` if that is lower.
 
     A faint face is kept only if a second look confirms it.
     """

@@ -215,7 +215,8 @@ class FaceLookup:
         return self._find_today(location) in self._identity
 
     def find_copies(self, location: FaceLocation) -> tuple[FaceLocation, ...]:
-        """Returns the near-duplicates of the face at a location. Dropped copies are left out."""
+        """Returns the near-duplicates of the face at a location. Copies that a filter or a decision drops are left
+        out."""
         face, _ = self._finder.find(location)
         if face is None:
             return ()

@@ -266,7 +266,8 @@ def test_what_an_archive_may_hold_is_bounded(tmp_path, monkeypatch):
     tar = packed(tmp_path / "tar", "tar.gz", big)
     assert count_members(tar) == (2, "archive_bomb")
     assert read_member(Member(tar, 0)) == bytes(2**20)
-    # A member is refused at the first block that grows too much, so the member of 32 MiB is not unpacked to its end.
+    # A member is refused at the first block that exceeds MAX_GROWTH_BYTES, so the member of 32 MiB is not unpacked to
+    # its end.
     with pytest.raises(ArchiveError, match="archive_bomb"):
         read_entry(Member(tar, 2))
     monkeypatch.setattr(archives, "MAX_MEMBER_BYTES", 2**19)

@@ -10,7 +10,7 @@ association.
 
 OSDFace's poster calls the association a "diagonal correlation". We have not seen OSDFace's formula. OSDFace's networks
 have the layout of DAEFR's networks, so we use DAEFR's formula (DAEFR/models/association_stage.py) with DAEFR's initial
-temperature. Here the temperature is constant.
+temperature. In this file, the temperature is constant: it is not trained.
 
 Two choices are from a re-implementation of OSDFace (ManaswiYadamreddy/CRAFT): the L1 loss for the reconstruction, and
 `freeze_hq`, which freezes the HQ autoencoder during the association.

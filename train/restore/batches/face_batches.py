@@ -68,7 +68,7 @@ class FaceBatches:
 
 
 def raise_errors(restored: Sequence[np.ndarray | Exception]) -> list[np.ndarray]:
-    """Returns the restored faces. Raises the first error among them."""
+    """Returns the items of `restored`, or raises the first item that is an error."""
     faces = []
     for one in restored:
         if isinstance(one, Exception):
