@@ -123,6 +123,18 @@ def test_a_unit_that_hangs_dies_or_starves_costs_itself_alone(cluster):
         assert list(map_batches(work, batches)) == [[RIGHT.get(unit, unit) for unit in batch] for batch in batches]
 
 
+def test_ray_on_this_machine_listens_only_to_this_machine():
+    # `connect_to_cluster` raises an error if Ray listens to other machines, for example if Ray was imported before.
+    script = "from manifests.runtime.cluster.connection import connect_to_cluster\nimport os\n"
+    script += "with connect_to_cluster('local', 1):\n    import ray; print(ray.get_runtime_context().gcs_address)\n"
+    environment = {"PATH": os.environ["PATH"], "TMPDIR": "/tmp", "RAY_USAGE_STATS_ENABLED": "7"}
+    for before, start in (("", "127.0.0.1:"), ("import ray\n", "")):
+        words = [sys.executable, "-c", before + script + "print(os.environ['RAY_USAGE_STATS_ENABLED'])"]
+        ran = subprocess.run(words, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120)
+        assert ran.stdout.startswith(start) and (ran.stdout.endswith("7\n") if start else not ran.stdout)
+        assert start or "Call Likeness in a new process" in ran.stderr
+
+
 def test_ray_on_this_machine_leaves_nothing(world, tmp_path):
     command, undisturbed, _ = world.undisturbed(doubles.curate)
     world.begin(doubles.curate)

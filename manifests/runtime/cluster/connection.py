@@ -30,6 +30,9 @@ SETTINGS = {
     "RAY_DEDUP_LOGS_SKIP_REGEX": "^",  # Ray prints no lines of other processes, because --json must print only JSON.
     "RAY_NUM_REDIS_GET_RETRIES": "4",  # Ray asks a head node 4 times, once a second, instead of 20 times (ours).
 }
+# With this setting, the ports of Ray listen only on the loopback interface. Without it, Ray 2.60 replaces the address
+# 127.0.0.1 by an address that other machines reach.
+_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 _FOLDER = "likeness-ray-{}"  # The name of the folder of Ray's sockets and logs. {} is the id of the driver's process.
 
 
@@ -77,8 +80,8 @@ def connect_to_cluster(address: str, workers: int | None = None) -> Iterator[Non
     """
     if address not in (THIS_MACHINE, "auto"):
         check_head_node(address)
-    before = dict(os.environ)
-    os.environ.update(SETTINGS)
+    before = {name: value for name, value in os.environ.items() if name.startswith("RAY_")}
+    os.environ.update(SETTINGS | (_LOOPBACK if address == THIS_MACHINE else {}))
     import ray
 
     try:
@@ -90,8 +93,9 @@ def connect_to_cluster(address: str, workers: int | None = None) -> Iterator[Non
         yield
     finally:
         ray.shutdown()
-        for name in [name for name in os.environ if name.startswith("RAY_") and name not in before]:
+        for name in [name for name in os.environ if name.startswith("RAY_")]:
             del os.environ[name]
+        os.environ.update(before)
 
 
 @contextmanager
@@ -124,6 +128,11 @@ def _start_ray(workers: int | None) -> Iterator[None]:
                 f"Ray did not start on this machine: {_read_first_line(str(error))}. If the machine is busy, wait, and "
                 "run the same command again. Without --engine ray, the command needs no Ray."
             ) from None
+        if not ray.get_runtime_context().gcs_address.startswith("127.0.0.1:"):
+            raise LikenessError(
+                "Ray would listen to other machines, because this process imported Ray before Likeness started it. "
+                "Call Likeness in a new process."
+            )
         yield
     finally:
         ray.shutdown()  # this ends the processes that use the folder
