@@ -22,7 +22,7 @@ from record_result import record_result
 
 from manifests.privacy.run_cleanup import EVALUATION_CACHE
 
-GOAL = 0.1  # The second evaluation should take less than this share of the time of the first (ours).
+GOAL = 0.1  # The second evaluation should take less than this share (ours) of the time of the first.
 
 
 def evaluate(dataset: Path, run: Path, options: list[str]) -> tuple[float, bytes]:

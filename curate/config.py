@@ -120,8 +120,8 @@ class PairRules:
     # One of PAIR_POLICIES, or `window:LOW-HIGH`. `window` uses REF_LDM_WINDOWS. `window:LOW-HIGH` uses the distances
     # LOW and HIGH for every split.
     policy: str = "random"
-    min_photos: int = 2  # A person with fewer photos has no targets.
-    min_references: int = 1  # A face with fewer usable references is not a target.
+    min_photos: int = 2  # A person with fewer photos than this has no targets.
+    min_references: int = 1  # A face with fewer usable references than this is not a target.
     # A target keeps at most 16 references. Our recipes draw at most 4 of the 16 references.
     max_references: int = 16
 

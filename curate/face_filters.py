@@ -5,7 +5,7 @@ from __future__ import annotations
 from manifests.ledger.filters import Filter, FilterSet
 from manifests.ledger.queries import PADDED
 
-# If more than a tenth of a crop lies outside the photo, the face is not a target of the split `test` (ours). For pixels
+# If more than a tenth (ours) of a crop lies outside the photo, the face is not a target of the split `test`. For pixels
 # outside the photo, there is no truth that a metric could compare with a restored face. The face can still be a
 # reference.
 OUTSIDE_PHOTO = "outside_photo"
@@ -88,7 +88,7 @@ def _make_rung(name: str, enlarged: str) -> FilterSet:
 
 
 # The sets `hq256` and `hq512` are for targets of 256 px and of 512 px. `hq256` and `hq512` have the filters of `strict`
-# and two more conditions. At most 2% of the crop lies outside the photo (ours). The part of the photo that the crop
+# and two more conditions. At most 2% (ours) of the crop lies outside the photo. The part of the photo that the crop
 # shows is at least 256 px wide for `hq256`, and at least 512 px wide for `hq512`, so a crop of the target size is not
 # enlarged. A crop of 512 px with an `upsample` of 2 shows 256 px of the photo. In the photos of ../shared/data/photos
 # and ../shared/data/people_crops, `default` keeps 2,757 faces, `strict` keeps 848, `hq256` keeps 173 and `hq512` keeps

@@ -36,7 +36,7 @@ from manifests.runtime.uris import path_of
 
 MEGAPIXELS = (2, 12, 24, 42)
 BOX_WIDTHS = (35, 57, 76)  # The widths of the boxes of the pasted faces, in pixels.
-MIN_EYES = 16  # Faces with fewer pixels between the eyes are not counted.
+MIN_EYES = 16  # Faces with fewer pixels than this between the eyes are not counted.
 PHOTOS_A_SIZE = 4  # The number of photos of each size.
 FACES_A_WIDTH = 20  # The number of faces of each box width in a photo.
 GROUND = 200  # The side of a square part of the background, in pixels.

@@ -24,7 +24,7 @@ from manifests.pictures.images import decode
 
 PHOTOS = 40  # The number of photos that are timed in their own size.
 PHOTOS_A_SIZE = 8  # The number of enlarged photos of each size.
-MAX_PIXELS = 2_000_000  # Photos with more pixels are left out.
+MAX_PIXELS = 2_000_000  # Photos with more pixels than this are left out.
 
 
 def measure(folder: Path, shared: Path, seed: int) -> dict[str, Any]:

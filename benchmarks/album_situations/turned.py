@@ -28,7 +28,7 @@ from manifests.pictures.images import decode
 from manifests.runtime.uris import path_of
 
 PHOTOS_A_PERSON = 30
-MIN_SIDE = 150  # Photos with a side of fewer pixels are left out, because they are thumbnails.
+MIN_SIDE = 150  # Photos with a side of fewer pixels than this are thumbnails, and are left out.
 # A turned face is upright if the directions of its crop and of its original crop differ by less than this, in degrees.
 MAX_TILT = 30
 

@@ -36,7 +36,7 @@ from manifests.privacy.kept_out import NOBODY_KEPT_OUT, KeptOutList, read_kept_o
 from manifests.runtime.progress import Progress
 from manifests.runtime.workers import BatchMap, FailedUnit, is_retry
 
-# The filters screen at least FACES_A_QUERY faces in one query (ours). A query takes 2 ms for any number of faces, so a
+# The filters screen at least FACES_A_QUERY faces (ours) in one query. A query takes 2 ms for any number of faces, so a
 # larger value of FACES_A_QUERY saves time. With a smaller value, more crops are written while the detector works.
 FACES_A_QUERY = 16
 

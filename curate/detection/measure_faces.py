@@ -24,7 +24,7 @@ from manifests.ledger.records import Face
 from manifests.runtime.files import sha256_bytes
 
 # The box that dlib's detector would find for the face of a crop, in pixels of the crop. The distance between the eyes
-# is .41 of the side of the box (ours).
+# is .41 (ours) of the side of the box.
 _BOX_IN_CROP = np.array([103, 148, 410, 455])
 # A small crop of the face tells which share of the crop lies inside the photo. This takes less than .25 ms. _VALID_SIDE
 # is the side of the small crop, in pixels (ours).

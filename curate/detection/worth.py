@@ -31,9 +31,9 @@ _VERSION = 1  # If the damages or the formula change, increase this number: ever
 # Number of good faces that are damaged (ours). We tried 16 to 128 faces, of one person and of many people. With each of
 # these numbers, a share of .07 to .17 of the clear faces counted as poor.
 _SAMPLE = 64
-_MIN_SAMPLE = 4  # With fewer than 4 good faces, the worth is not calibrated (ours).
-# If a tenth or more of the damaged faces has a worth above .5, the calibration is not used (ours). In this case, the
-# worth would not distinguish damaged faces from good faces.
+_MIN_SAMPLE = 4  # With fewer than 4 good faces (ours), the worth is not calibrated.
+# If a tenth (ours) or more of the damaged faces has a worth above .5 (ours), the calibration is not used. In this case,
+# the worth would not distinguish damaged faces from good faces.
 _MAX_CONFUSION, _MIDDLE = 0.1, 0.5
 
 

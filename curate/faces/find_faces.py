@@ -18,10 +18,10 @@ MIN_EYES = 16.0
 # distance between the eyes. The box of a frontal face is 2.2 times as wide as the distance between its eyes.
 BOX_IN_EYES = 2.0
 # If one face of a photo is surely upright, the other faces of the photo need no second look if their score is
-# SURE_BESIDE_SURE or more (ours). Of the faces that the detector finds in turned photos, 75% have a score below .69.
+# SURE_BESIDE_SURE (ours) or more. Of the faces that the detector finds in turned photos, 75% have a score below .69.
 # Most of the remaining 25% have a roll near 90, and a face with a roll near 90 always gets a second look.
 SURE_BESIDE_SURE = 0.7
-# Two detections are one face if the larger box covers at least the share _SAME_PLACE of the smaller box (ours).
+# Two detections are one face if the larger box covers at least the share _SAME_PLACE (ours) of the smaller box.
 _SAME_PLACE = 0.4
 
 

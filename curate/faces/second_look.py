@@ -32,11 +32,11 @@ _EYES = float(np.hypot(*(_TEMPLATE[1] - _TEMPLATE[0])))
 # upright faces in our tuning photos, 274 have a smaller error. Of 300 faces with boxes of 35 to 76 pixels in group
 # photos, 99% have a smaller error. If the crop shows no upright face, the median error is .65.
 MAX_LANDMARK_ERROR = 0.3
-# If the landmark error of a face is at most SURE_LANDMARK_ERROR, the face counts as upright without more looks (ours).
+# If the landmark error of a face is at most SURE_LANDMARK_ERROR (ours), the face counts as upright without more looks.
 # Of 187 faces in photos that were turned upside down, 185 have a larger error. Half of the upright faces have a smaller
 # error.
 SURE_LANDMARK_ERROR = 0.08
-# If the scores of two turns of a crop differ by less than MIN_SCORE_MARGIN, the recognizer chooses the turn (ours). For
+# If the scores of two turns of a crop differ by less than MIN_SCORE_MARGIN (ours), the recognizer chooses the turn. For
 # 95% of the faces, the upside-down crop has a score that is lower by .04 or more than the score of the upright crop.
 MIN_SCORE_MARGIN = 0.05
 # A second look confirms a faint face if the score of the look is at least MIN_CONFIRMED_SCORE (ours).

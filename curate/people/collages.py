@@ -13,7 +13,7 @@ from curate.people.clustering.repeated_faces import REPEATED, raise_threshold
 from manifests.ledger.records import Face
 from manifests.runtime.text import format_count
 
-# A face looks like a person if it is more similar to the person than a quarter of the person's own faces (ours). In
+# A face looks like a person if it is more similar to the person than a quarter (ours) of the person's own faces. In
 # eight of 836 web photos, a face looks like the person of another face in the photo. Six of the eight photos are
 # collages or posters. Two of the eight photos show blurred spectators. The grouping had joined blurred faces of several
 # people, and the spectators look like this group. At least four other collages among the 836 photos are not found. With

@@ -20,11 +20,11 @@ from manifests.ledger.records import Membership
 from manifests.runtime.text import format_count
 from manifests.runtime.versions import code_version
 
-# A collection with fewer faces is always grouped again, because that takes only seconds (ours).
+# A collection with fewer faces than this number (ours) is always grouped again, because that takes only seconds.
 LEAST_FACES = 20_000
-# All faces are grouped again if more than the share MOST_CHANGED of the faces is new or gone since the last full
-# grouping (ours). A face that is new and later gone counts twice. The threshold of a collection rises with its size. If
-# a collection grows by 10%, the threshold rises by about .002.
+# All faces are grouped again if more than the share MOST_CHANGED (ours) of the faces is new or gone since the last full
+# grouping. A face that is new and later gone counts twice. The threshold of a collection rises with its size. If a
+# collection grows by 10%, the threshold rises by about .002.
 MOST_CHANGED = 0.1
 # The detail of the stage `group` has the key FULL_GROUPING. Its value has the number of faces and the rules of the last
 # full grouping, the version of Likeness that made it (VERSION), and the number of faces that are new or gone since then

@@ -55,7 +55,7 @@ AREAS: list[ModuleType] = [
     curate.review.leaks.routes,
     curate.review.pictures.routes,
 ]
-# The queue of questions is made this many seconds after the first page, so that pictures load first (ours)
+# The queue of questions is made this many seconds (ours) after the first page, so that pictures load first
 _QUESTIONS_AFTER = 1.0
 _TYPES = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml"}
 

@@ -30,7 +30,7 @@ _ARTEFACTS = 0.3
 # How far a copy may be from the median of its group (ours). In this order: octaves of detail, share of clipped pixels,
 # share of the picture that is a border, ratio of the shown areas, degrees of roll, degrees of yaw.
 _SOFTER, _CLIPPED, _FRAMED, _CROPPED, _ROLLED, _MIRRORED = 0.12, 0.03, 0.1, 0.8, 2.5, 8.0
-_COMPRESSED = 50  # a JPEG of a quality below this number counts as strongly compressed (ours)
+_COMPRESSED = 50  # a JPEG of a quality below this number (ours) counts as strongly compressed
 
 _LOSSLESS = ("PNG", "TIFF", "BMP", "JPEG2000")
 # The rank of each format (ours). A file whose format has a lower rank is more likely the original. Cameras write RAW,

@@ -20,8 +20,8 @@ _COUNT_WORDS = """SELECT count(*) AS n FROM (SELECT unnest(regexp_extract_all(t:
 
 # Conditions on the row of a target in `faces`. Such a target shows less detail than its size suggests. ENLARGED is true
 # if the target has more pixels than the photo has in the same place. {} is the size of the target in pixels, and
-# `upsample` is the scale from the photo to the crop of 512 px. PADDED is true if more than 2% of the crop lies outside
-# the photo (ours).
+# `upsample` is the scale from the photo to the crop of 512 px. PADDED is true if more than 2% (ours) of the crop lies
+# outside the photo.
 ENLARGED = "upsample * {} > 512"
 PADDED = "outside > 0.02"
 

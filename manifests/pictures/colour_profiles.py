@@ -15,7 +15,7 @@ from PIL import Image, ImageCms
 
 Convert = Callable[[Image.Image], Image.Image]
 
-# A profile that differs from sRGB by at most this many 8-bit levels counts as sRGB (ours). The sRGB profiles of
+# A profile that differs from sRGB by at most this many 8-bit levels (ours) counts as sRGB. The sRGB profiles of
 # different programs differ a little, because the programs round the curve differently.
 SAME_AS_SRGB = 1
 # A profile is compared with sRGB at 17 x 17 x 17 colours. Each channel has this number (ours) of levels.

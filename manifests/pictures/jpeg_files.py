@@ -17,7 +17,7 @@ from PIL import Image, JpegImagePlugin
 
 # Pillow's number for chroma at half width and half height (4:2:0).
 _HALF_CHROMA = 2
-# If a side of a JPEG has fewer pixels than this number, the chroma of the JPEG is not read at half size (ours).
+# If a side of a JPEG has fewer pixels than this number (ours), the chroma of the JPEG is not read at half size.
 _MIN_SIDE = 16
 # The marker of a segment that the encoder writes itself, and the start of a segment that points to other pictures
 _ADOBE, _MPF = 0xEE, b"MPF\x00"

@@ -25,7 +25,7 @@ from manifests.runtime.files import sha256_file
 
 _HEAD = 8  # A search first compares this many bytes of a needle. Shorter needles are ignored.
 _CHUNK = 1 << 22  # Number of bytes that are read and searched at a time.
-_MIDDLE = 64  # An image in an archive is recognized by this many bytes from its middle (ours).
+_MIDDLE = 64  # An image in an archive is recognized by this many bytes (ours) from its middle.
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,8 @@ from manifests.privacy.run_cleanup import remove_faces_from_runs
 from manifests.runtime.files import remove_temporary_files, write_atomically
 from manifests.runtime.uris import display_path
 
-# The reason of a drop, which the user wrote, may contain a name. A name with fewer characters than this number must be
-# a whole word of the reason, because many words contain "ed" or "ann" (ours).
+# The reason of a drop, which the user wrote, may contain a name. A name with fewer characters than this number (ours)
+# must be a whole word of the reason, because many words contain "ed" or "ann".
 SHORT = 4
 
 

@@ -17,7 +17,7 @@ from manifests.report.set_notices import (
 )
 from manifests.runtime.text import format_count
 
-FEWEST_IMAGES = 5  # A slice with fewer images is never named as the worst slice (ours).
+FEWEST_IMAGES = 5  # A slice with fewer images than this (ours) is never named as the worst slice.
 # IPS is the identity to the references. IPS also rises if a restorer copies a reference. The metrics of COPYING show
 # such copying, but need targets. The metrics of WITHOUT_TARGETS need no targets, and show how far a restored image is
 # from its input.

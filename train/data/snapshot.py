@@ -71,8 +71,8 @@ class SnapshotConfig:
     """
 
     size: int  # The side of the crops in pixels.
-    # A face can be a target if its crop has at most this number of crop pixels per photo pixel along a side (ours).
-    # A crop with more crop pixels per photo pixel was enlarged too much to be sharp.
+    # A face can be a target if its crop has at most this number of crop pixels per photo pixel (ours) along a side. A
+    # crop with more crop pixels per photo pixel was enlarged too much to be sharp.
     max_upsample: float = 1.5
     version: int = VERSION
 

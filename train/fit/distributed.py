@@ -19,8 +19,8 @@ from manifests.errors import BadInput, LikenessError
 Answer = TypeVar("Answer")
 Params = ParamSpec("Params")
 
-LAG = 4  # A process reads the result of a vote this number of steps after the vote (ours).
-PATIENCE = timedelta(hours=3)  # The other processes wait at most this long for the first process's snapshot (ours).
+LAG = 4  # A process reads the result of a vote this number of steps (ours) after the vote.
+PATIENCE = timedelta(hours=3)  # The other processes wait at most this long (ours) for the first process's snapshot.
 
 
 def get_rank() -> int:

@@ -25,8 +25,8 @@ MOUTH = 0.25  # radius around the line between the corners of the mouth
 def make_region_masks(landmarks: torch.Tensor, size: int) -> torch.Tensor:
     """Returns masks (B,4,size,size) of the two eyes, nose and mouth, from landmarks (B,5,2) in pixels.
 
-    The landmarks are in ArcFace's order: eyes, nose, corners of the mouth. A mask is 1 up to half its radius and falls
-    linearly to 0 at the radius (ours). All masks are 0 if the eyes coincide or a landmark is NaN.
+    The landmarks are in ArcFace's order: eyes, nose, corners of the mouth. A mask is 1 up to half its radius (ours) and
+    falls linearly to 0 at the radius. All masks are 0 if the eyes coincide or a landmark is NaN.
     """
     places = torch.arange(size, device=landmarks.device, dtype=landmarks.dtype)
     pixels = torch.stack(torch.meshgrid(places, places, indexing="xy"), -1)

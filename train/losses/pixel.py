@@ -9,10 +9,10 @@ SCALES = 3  # The number of scales: full, half and quarter size (ours).
 WINDOW = 11  # The side of the Gaussian window of MS-SSIM, in pixels.
 # The exponents of MS-SSIM, one for each scale from the finest (Wang et al. 2003)
 EXPONENTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-# The loss is quadratic for a difference below this number and linear for a larger difference (ours). We also tried
+# The loss is quadratic for a difference below this number (ours) and linear for a larger difference. We also tried
 # absolute differences: the model then changed degraded inputs too little (docs/train.md, What was tried).
 LARGE_DIFFERENCE = 0.1
-LARGE_STRENGTH = 0.02  # `detail_loss` is quadratic below this difference and linear above (ours).
+LARGE_STRENGTH = 0.02  # `detail_loss` is quadratic below this difference (ours) and linear above.
 DETAIL_SQUARE = 16  # The side in pixels of the squares of `detail_loss` (ours).
 # Added (ours) to a mean square, because a root has no finite gradient at 0. Its root is .8 levels of 0..255.
 SMALL_SQUARE = 1e-5

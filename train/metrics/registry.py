@@ -18,7 +18,7 @@ class Metric:
     source: str  # The publication that defines the metric, or "ours".
     requirement: str = ""  # The software or the weights that the metric needs.
     nan_reason: str = ""  # Why the value of an image can be NaN.
-    min_side: int = 0  # An image with a smaller side, in pixels, has no value.
+    min_side: int = 0  # An image whose side has fewer pixels than this has no value.
     # "image": the metric has a value for each image.
     # "wrong": the metric has a value for each image that has references of another person.
     # "set": the metric has one value for a whole set of images.

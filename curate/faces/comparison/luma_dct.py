@@ -158,7 +158,7 @@ _CENTRE = np.array([(SIDE - 1) / 2, (SIDE - 1) / 2, 1])
 # The largest moves between the faces of two copies of one picture (ours). _MOST_TURN limits the change of each entry of
 # the matrix: .25 is a scale of 1.25 or a turn of 14 degrees. _MOST_SHIFT is in pixels of the stored part of a face.
 _MOST_TURN, _MOST_SHIFT = 0.25, 6.0
-_LEAST_PIXELS = SIDE * SIDE // 4  # Two faces that share less than a quarter of their pixels are not compared (ours).
+_LEAST_PIXELS = SIDE * SIDE // 4  # Two faces that share less than a quarter (ours) of their pixels are not compared.
 _EDGE = np.pad(np.ones((SIDE - 2, SIDE - 2), bool), 1)  # False at the border: there, a move mixes the face with black.
 _INNER = np.pad(np.ones((SIDE - 6, SIDE - 6), bool), 3)  # True for the pixels that stay inside after a small move.
 

@@ -33,7 +33,7 @@ MAX_ENLARGED = 4_000_000
 # the next coarser scale, where its box is 40 px wide or more.
 TILE_OVERLAP = 200
 
-# Detections with a score below MIN_SCORE are ignored (ours). On our sample photos, all false detections have a score
+# Detections with a score below MIN_SCORE (ours) are ignored. On our sample photos, all false detections have a score
 # below MIN_SCORE. One real face, in profile, also has a score below MIN_SCORE.
 MIN_SCORE = 0.3
 # The documentation of dlib says that two faces with a distance of less than 0.6 are one person. dlib's embeddings have

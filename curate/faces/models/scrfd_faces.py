@@ -19,7 +19,7 @@ from curate.faces.models.tiled_search import merge_detections, search_in_tiles
 # the picture.
 DETECTOR_INPUTS = (128, 640)
 MIN_SCORE = 0.5  # The value is insightface's default det_thresh.
-# If the score of a face is below SURE_SCORE, a second look checks whether the face is upright (ours). In our tuning
+# If the score of a face is below SURE_SCORE (ours), a second look checks whether the face is upright. In our tuning
 # photos, det_500m gives 60% of the upright faces a score of .81 or more. All 456 faces that det_500m finds in photos
 # turned by 90, 180 or 270 degrees have a score below .81.
 SURE_SCORE = 0.81
@@ -29,15 +29,15 @@ SURE_SCORE = 0.81
 # photos, on textured backgrounds.
 EYES_IN_INPUT = 6.6
 # A photo needs an input in which the smallest faces to be found have EYES_IN_INPUT pixels between the eyes. If the side
-# of this input is more than the usual side, but at most LARGER_INPUT times the usual side, the detector searches the
-# whole photo in a larger input (ours). The side of the larger input is chosen so that the smallest faces to be found
-# have EYES_IN_LARGER_INPUT pixels between the eyes (ours). Our tuning photos of 2 megapixels show 199 faces with a box
-# 35 pixels wide. The detector finds 85% of the 199 faces if their eyes are 5.7 pixels apart in the input, and 91% if
-# their eyes are 6.0 or 6.6 pixels apart.
+# of this input is more than the usual side, but at most LARGER_INPUT times (ours) the usual side, the detector searches
+# the whole photo in a larger input. The side of the larger input is chosen so that the smallest faces to be found have
+# EYES_IN_LARGER_INPUT pixels (ours) between the eyes. Our tuning photos of 2 megapixels show 199 faces with a box 35
+# pixels wide. The detector finds 85% of the 199 faces if their eyes are 5.7 pixels apart in the input, and 91% if their
+# eyes are 6.0 or 6.6 pixels apart.
 LARGER_INPUT, EYES_IN_LARGER_INPUT = 1.5, 6.0
 # If a photo is too large for the larger input, the detector searches the whole photo, and then tiles of the photo. The
 # photo is resized before it is divided into tiles, so that the smallest faces to be found have EYES_IN_TILE pixels
-# between the eyes (ours). We compared values of EYES_IN_TILE on 30 tuning photos of 12 and 24 megapixels. Of the faces
+# (ours) between the eyes. We compared values of EYES_IN_TILE on 30 tuning photos of 12 and 24 megapixels. Of the faces
 # with 16 pixels or more between the eyes, the detector finds 93.7% with the value 6.6, and 94.1% with the value 7.0. A
 # search with the value 6.7 takes 8% less time than a search with the value 7.0.
 EYES_IN_TILE = 6.7
@@ -50,7 +50,7 @@ TILE = 2048
 # megapixels, about 87% of the faces with a box 35 pixels wide are found with a limit of .5, 92% with a limit of .3, and
 # 94% with a limit of .2. With lower limits, the detector returns many more false faint faces on textured backgrounds.
 FAINT_SCORE = 0.25
-# Neighbouring tiles share a strip of TILE_OVERLAP pixels of the input (ours). A face that does not fit into the strip
+# Neighbouring tiles share a strip of TILE_OVERLAP pixels (ours) of the input. A face that does not fit into the strip
 # is found at the next coarser scale, where its box is 24 pixels wide or more.
 TILE_OVERLAP = 96
 

@@ -16,7 +16,7 @@ Tile = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels of the picture
 # The picture is searched at several scales. Each next scale is COARSER times the previous scale (ours), so the search
 # at the next scale takes a sixteenth of the time.
 COARSER = 0.25
-CUT_MARGIN = 2  # a box nearer than CUT_MARGIN pixels to an inner border of its tile counts as cut (ours)
+CUT_MARGIN = 2  # a box nearer than CUT_MARGIN pixels (ours) to an inner border of its tile counts as cut
 
 
 def search_in_tiles(image: np.ndarray, detect: Detect, scale: float, side: int, overlap: int) -> list[Detection]:

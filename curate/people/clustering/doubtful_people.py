@@ -8,15 +8,15 @@ from scipy.special import ndtri
 from curate.people.clustering.components import sum_rows
 from curate.people.clustering.weak_faces import WEAK_FACTOR
 
-# Let c be the cosine of the faces of a group of two faces. The group is doubtful if _EXPECTED_PAIRS or more pairs of
-# strangers in the collection are expected to have a cosine of c or more (ours).
+# Let c be the cosine of the faces of a group of two faces. The group is doubtful if _EXPECTED_PAIRS or more pairs
+# (ours) of strangers in the collection are expected to have a cosine of c or more.
 _EXPECTED_PAIRS = 0.2
 # In a large collection, a mean cosine of _MOST_SPREADS (ours) times the spread of the cosines between strangers is
 # enough: a group with a higher mean cosine is not doubtful. In web photos, 95% of the pairs of faces of one person have
 # a higher cosine.
 _MOST_SPREADS = 3.5
 # Strangers seldom form large groups with a high mean cosine. The limit therefore falls with the number of faces of the
-# group. For a group of many faces, the limit is lower by _LESS_FOR_MANY times the spread (ours).
+# group. For a group of many faces, the limit is lower by _LESS_FOR_MANY times (ours) the spread.
 _LESS_FOR_MANY = 0.5
 
 

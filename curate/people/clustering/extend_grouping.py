@@ -23,7 +23,7 @@ from curate.people.clustering.repeated_faces import join_repeated_faces
 from curate.people.clustering.threshold import SAMPLE_SIZE, TAIL_FACTOR, Evidence, measure_spread
 from curate.people.clustering.weak_faces import WEAK, form_weak_people, join_weak_groups
 
-_NEAREST_GROUPS = 32  # A new face is compared with the 32 groups that have the nearest centres (ours).
+_NEAREST_GROUPS = 32  # A new face is compared with the 32 groups (ours) that have the nearest centres.
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ from curate.people.clustering.threshold import (
 from curate.people.clustering.weak_faces import WEAK, form_weak_people, join_weak_groups
 from manifests.errors import BadInput
 
-# Two faces with a cosine of COPIES or more are near-copies, and count as one face (ours). Near-copies come from copies
+# Two faces with a cosine of COPIES (ours) or more are near-copies, and count as one face. Near-copies come from copies
 # of one picture, or from one burst of photos. If `same_person` is given, the limit is same_person + COPIES * (1 -
 # same_person).
 COPIES = 0.95

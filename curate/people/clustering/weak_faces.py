@@ -22,17 +22,17 @@ from scipy.special import ndtri
 from curate.people.clustering.agglomerate import Graph, merge_by_given_odds, select_groups
 from curate.people.clustering.threshold import Evidence, solve_concentration
 
-# A face with a worth below WEAK is weak (ours). The worth is 0 for unrecognisable faces and 1 for good faces. Of 2,757
+# A face with a worth below WEAK (ours) is weak. The worth is 0 for unrecognisable faces and 1 for good faces. Of 2,757
 # faces of web photos, 14% are weak. With a limit of .64, more covered faces joined a wrong person. With a limit of .70,
 # some people with four photos were not found.
 WEAK = 0.66
 _MIN_FACES = 2  # A weak face joins only people with 2 strong faces or more (near-copies count as one face).
-# At most the share _CHANCE of the weak faces is expected to join a wrong person by chance (ours). With a larger share,
+# At most the share _CHANCE (ours) of the weak faces is expected to join a wrong person by chance. With a larger share,
 # more weak faces join a person: their own person or a wrong person.
 _CHANCE = 0.005
-# In any case, the cosine to the person must be at least _LEAST_SPREADS times the spread of the cosines between
-# strangers (ours). Without _LEAST_SPREADS, some weak faces of a small clean collection left their person as soon as
-# photos of strangers were added.
+# In any case, the cosine to the person must be at least _LEAST_SPREADS times (ours) the spread of the cosines between
+# strangers. Without _LEAST_SPREADS, some weak faces of a small clean collection left their person as soon as photos of
+# strangers were added.
 _LEAST_SPREADS = 3.2
 _ROWS_AT_ONCE = 2**16  # Number of rows in one step; limits the memory.
 _CANDIDATES = 4  # A weak face is compared with its 4 nearest people.

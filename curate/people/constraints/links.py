@@ -27,8 +27,8 @@ from manifests.ledger.decisions.face_finder import FaceFinder
 from manifests.ledger.decisions.in_force import select_active, select_in_force
 from manifests.ledger.records import Face
 
-# If a decision separates a face from many faces, the clustering gets at most MAX_CANNOT_LINKS cannot-links for the face
-# (ours). After the clustering, `apply_decisions` also separates the face from all other faces of the decision.
+# If a decision separates a face from many faces, the clustering gets at most MAX_CANNOT_LINKS cannot-links (ours) for
+# the face. After the clustering, `apply_decisions` also separates the face from all other faces of the decision.
 MAX_CANNOT_LINKS = 32
 
 

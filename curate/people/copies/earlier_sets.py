@@ -24,7 +24,7 @@ from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import NEAR_DUPLICATE, Face, Photo
 from manifests.runtime.versions import code_version
 
-# If more than the share MOST_NEW of the faces is new, all faces are searched again (ours).
+# If more than the share MOST_NEW (ours) of the faces is new, all faces are searched again.
 MOST_NEW = 0.05
 _ROUNDING = 1e-5  # The last bits of a cosine depend on the number of rows that are multiplied together.
 

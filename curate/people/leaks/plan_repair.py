@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from curate.people.leaks.face_line import FaceLine
 from curate.people.leaks.find_leaks import Leak
 
-# A person moves if at most MAX_MOVES faces move for each face that could be dropped instead (ours). For example, a
+# A person moves if at most MAX_MOVES faces (ours) move for each face that could be dropped instead. For example, a
 # person has 40 faces, and one face looks like another person. The person keeps its split, and the face that looks like
 # another person is dropped.
 MAX_MOVES = 10

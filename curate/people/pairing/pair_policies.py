@@ -29,8 +29,8 @@ from curate.config import PairRules
 from manifests.ledger.records import Face, Photo
 from manifests.runtime.files import sha256_bytes
 
-# In the policy `diverse`, a difference of _DEGREES_A_UNIT degrees in yaw or pitch counts as much as a distance of 1
-# between two unit embeddings (ours). Two embeddings at a distance of 1 have a cosine of .5.
+# In the policy `diverse`, a difference of _DEGREES_A_UNIT degrees (ours) in yaw or pitch counts as much as a distance
+# of 1 between two unit embeddings. Two embeddings at a distance of 1 have a cosine of .5.
 _DEGREES_A_UNIT = 45.0
 # Weights of the 68 landmarks, as in main_test.py of ASFFNet512. The first tuple has the brows and eyes, and the second
 # tuple has the mouth.

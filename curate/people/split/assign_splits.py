@@ -26,9 +26,9 @@ from manifests.errors import BadInput
 from manifests.ledger.records import SPLITS, Face, Split
 
 # A group is a set of units that share photos (shared_photos.py). A part of a group moves to val or test only if at most
-# the share MAX_LOSS of the group's faces is set aside afterwards (ours).
+# the share MAX_LOSS (ours) of the group's faces is set aside afterwards.
 MAX_LOSS = 0.1
-# To fill an empty split, up to the share MAX_LOSS_FOR_A_SPLIT of a group's faces may be set aside (ours). For example,
+# To fill an empty split, up to the share MAX_LOSS_FOR_A_SPLIT (ours) of a group's faces may be set aside. For example,
 # a whole class is in one photo, and each person has four photos. If the class is divided between two splits, the faces
 # of the class photo are set aside. These faces are a quarter of all faces.
 MAX_LOSS_FOR_A_SPLIT = 0.25

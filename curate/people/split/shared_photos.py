@@ -25,7 +25,7 @@ from manifests.runtime.files import sha256_bytes
 # synthetic albums of 5 to 1,000 people. With a limit of 16, as many faces are set aside as with a limit of 8, and the
 # search takes twice as long. With a limit of 5, up to five times as many faces are set aside as with a limit of 8.
 MAX_PART = 8
-# A part leaves its group only if at least half of the part's faces are not set aside afterwards (ours).
+# A part leaves its group only if at least half (ours) of the part's faces are not set aside afterwards.
 _LEAST_KEPT = 0.5
 
 

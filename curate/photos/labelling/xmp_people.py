@@ -27,7 +27,7 @@ _MP_REGION = "{http://ns.microsoft.com/photo/1.2/t/Region#}"
 _DIGIKAM = "{http://www.digikam.org/ns/1.0/}"
 _IPTC = "{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}"
 
-MAX_REGIONS = 1000  # At most 1,000 regions of a photo are read (ours).
+MAX_REGIONS = 1000  # At most 1,000 regions (ours) of a photo are read.
 NO_NAME = "ffffffffffffffff"  # Picasa's id of a face without a name; Picasa also wrote the id as a name.
 _NOBODY = ("", NO_NAME)
 _DIGIKAM_NOBODY = ("Unknown", "Unconfirmed", "Ignored")  # digiKam's tags for faces without a name

@@ -23,7 +23,7 @@ from manifests.ledger.decisions.in_force import select_active
 from manifests.ledger.ledger import Ledger
 
 ANSWERS = ("yes", "no", "mixed", "skip")
-PICTURES = 12  # The page shows at most this many faces of each side of a question (ours).
+PICTURES = 12  # The page shows at most this many faces (ours) of each side of a question.
 
 
 class Asker:

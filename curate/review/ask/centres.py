@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-_NEAREST = 16  # Each person is compared with the 16 people whose centres are nearest (ours).
+_NEAREST = 16  # Each person is compared with the 16 people (ours) whose centres are nearest.
 _PEOPLE_AT_ONCE = 1024  # Number of people that are compared with all people in one step (less needs less memory).
 
 

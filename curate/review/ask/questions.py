@@ -25,9 +25,9 @@ from curate.review.ask.centres import Centres
 from curate.review.ask.question import FACE, PARTS, PEOPLE, Odds, Question
 from manifests.report.suggestions import divide_faces
 
-LIKELY = 0.05  # A question is likely to show an error if the grouping is wrong with this probability or more (ours).
-_LEAST_GAIN = 0.02  # A question that is expected to correct fewer wrong pairs is never asked (ours).
-_LEAST_FOR_PARTS = 4  # A person with fewer faces is never divided into two parts for a question (ours).
+LIKELY = 0.05  # A question is likely to show an error if the grouping is wrong with at least this probability (ours).
+_LEAST_GAIN = 0.02  # A question that is expected to correct fewer wrong pairs than this number (ours) is never asked.
+_LEAST_FOR_PARTS = 4  # A person with fewer faces than this (ours) is never divided into two parts for a question.
 
 # the kind of a question, its people with their versions, and the rows of the face or of the part in the embeddings
 _Key = tuple[str, frozenset[tuple[str, int]], frozenset[int]]

@@ -29,8 +29,8 @@ from manifests.privacy.erase import ERASURE_REASONS
 from manifests.runtime.progress import Progress
 from manifests.runtime.text import format_count
 
-IDLE = 20.0  # Decisions are applied after this many seconds without an act (ours).
-# The idle time is at least this many times the time that the last decisions took to be applied (ours).
+IDLE = 20.0  # Decisions are applied after this many seconds (ours) without an act.
+# The idle time is at least this many times (ours) the time that the last decisions took to be applied.
 _IDLE_FACTOR = 3.0
 
 

@@ -17,7 +17,7 @@ from manifests.pictures.metadata.xmp import BrokenXml, Value, parse_xmp, read_te
 
 UNSET, UNREADABLE, DIGITIZED, CHANGED = "unset", "unreadable", "digitized", "changed"
 
-_MAX_MODEL = 100  # longer names of cameras are cut to this number of characters (ours)
+_MAX_MODEL = 100  # names of cameras with more characters than this (ours) are cut to this length
 _EXIF_IFD, _CAMERA = 0x8769, (271, 272)
 # The time of the last change is in the first IFD, and its offset is in the EXIF IFD (EXIF 2.32)
 _DATE_TIME, _OFFSET = 306, 36880

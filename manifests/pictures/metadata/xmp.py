@@ -10,7 +10,7 @@ import codecs
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
-MAX_XMP = 4 * 2**20  # a packet with more bytes is not read (ours); in a JPEG, a packet has at most 64 KiB
+MAX_XMP = 4 * 2**20  # a packet with more bytes than this (ours) is not read; in a JPEG, a packet has at most 64 KiB
 
 _RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
 _XML = "{http://www.w3.org/XML/1998/namespace}"

@@ -23,10 +23,11 @@ from manifests.runtime.workers import BatchMap
 from manifests.stores.store_path import StorePath
 
 AHEAD = 4  # The largest number of batches that wait or run for each core. The local engine has the same number.
-RETRIES = 10  # The work fails if more nodes or processes than this number die while they work on one batch (ours).
-# Each node looks for at most FILES_OF_PLACE files of each of the first MOST_PLACES paths that the user named (ours).
+RETRIES = 10  # The work fails if more nodes or processes than this number (ours) die while they work on one batch.
+# Each node looks for at most FILES_OF_PLACE files (ours) of each of the first MOST_PLACES paths (ours) that the user
+# named.
 MOST_PLACES, FILES_OF_PLACE = 16, 3
-SECONDS_WITHOUT_RESULT = 60.0  # After this time without a result, the driver checks whether any nodes are left (ours).
+SECONDS_WITHOUT_RESULT = 60.0  # After this time (ours) without a result, the driver checks whether any nodes are left.
 
 
 @contextmanager

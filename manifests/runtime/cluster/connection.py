@@ -28,7 +28,7 @@ SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray prints no warning about the variables of GPUs.
     "RAY_DEDUP_LOGS_SKIP_REGEX": "^",  # Ray prints no lines of other processes, because --json must print only JSON.
-    "RAY_NUM_REDIS_GET_RETRIES": "4",  # Ray asks a head node 4 times, once a second, instead of 20 times (ours).
+    "RAY_NUM_REDIS_GET_RETRIES": "4",  # Ray asks a head node 4 times (ours), once a second, instead of 20 times.
 }
 # With this setting, the ports of Ray listen only on the loopback interface. Without it, Ray 2.60 replaces the address
 # 127.0.0.1 by an address that other machines reach.

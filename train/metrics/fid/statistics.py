@@ -18,7 +18,7 @@ from manifests.runtime.text import make_printable, take_first_line
 from train.metrics.fid.conventions import CONVENTIONS, check_convention, describe_resizing
 
 BASICSR = "pytorch-fid"  # The convention of BasicSR's files of statistics, for example inception_FFHQ_512.pth.
-_BLOCK = 256  # The features of this number of images are added to the sums at once, which saves time (ours).
+_BLOCK = 256  # The features of this number of images (ours) are added to the sums at once, which saves time.
 
 
 @dataclass(frozen=True)

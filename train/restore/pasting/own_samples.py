@@ -15,7 +15,7 @@ from train.restore.pasting.paste import LUMA, Patch, blend_patches
 # If a value, in levels of 0 to 255, changes by less than this number (ours), the change counts as no change, because
 # float32 has errors of this size.
 _NO_CHANGE = 1e-3
-# In a partly transparent pixel, the change is divided by alpha, or by this number if alpha is smaller (ours).
+# In a partly transparent pixel, the change is divided by alpha, or by this number (ours) if alpha is smaller.
 _MIN_ALPHA = 0.25
 # The matrix that turns a change of R, G, B into a change of Y, Cb, Cr (JFIF 1.02).
 _TO_YCC = np.array([LUMA, [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]], np.float32).T

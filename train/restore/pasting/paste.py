@@ -26,7 +26,7 @@ from curate.faces.align import (
 # The centre (x, y) and the half axes of the mask's ellipse in the FFHQ template, as fractions of the crop's side
 # (ours). On the mean face, the ellipse reaches from the hairline to the chin and from ear to ear.
 _CENTRE, _HALF_AXES = np.array([0.5, 0.595]), np.array([0.27, 0.345])
-# Inside the ellipse, the mask rises from 0 at the edge to 1 over this fraction of the half axes (ours).
+# Inside the ellipse, the mask rises from 0 at the edge to 1 over this fraction (ours) of the half axes.
 FEATHER = 0.3
 # Next to pixels that do not come from the photo, the mask rises from 0 to 1 over this fraction of the crop's side
 # (ours).

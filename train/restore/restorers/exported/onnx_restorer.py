@@ -20,7 +20,7 @@ from train.restore.references.reference_photos import References
 from train.restore.restorers.exported.manifest import MANIFEST, REFERENCES, SLOT_VALUES, Part, read_manifest
 from train.restore.restorers.face_restorer import FaceRestorer
 
-# The encoded references of at most this number of people stay in memory (ours). Four references of a person need about
+# The encoded references of at most this number of people (ours) stay in memory. Four references of a person need about
 # 1 MB at 256 px.
 PEOPLE = 16
 
