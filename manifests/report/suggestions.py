@@ -28,7 +28,8 @@ ROWS = 50  # Largest number of suggestions of each kind (ours).
 PICTURES = 6  # Largest number of pictures of each person, or of each part of a person (ours).
 # Least number of faces in each part of a person (ours). The pages of people show single faces that do not fit.
 MIN_GROUP = 2
-# A face with a lower worth than this is not clear: its embedding says too little about the person (ours, as in the grouping).
+# A face with a worth below this number (ours, as in the grouping) is not clear: its embedding says too little about the
+# person.
 _MIN_WORTH = 0.66
 _PEOPLE_AT_ONCE = 1024  # Number of people that are compared with all people in one step (less needs less memory).
 _STEPS = 20  # Largest number of steps of 2-means (ours). Most people need fewer than five steps.
