@@ -5,7 +5,7 @@
 DATASET is a curated dataset whose photos are in a folder for each person, for example ../shared/data/people_crops. The
 script first counts the suggestions for people whose faces are all from one folder. A suggestion to split such a person
 is wrong. Then the script puts the faces of two of these people together, and counts the suggestions again. A suggestion
-to split two people is right.
+to split such a pair of people is right.
 """
 
 from __future__ import annotations

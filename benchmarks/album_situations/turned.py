@@ -29,7 +29,8 @@ from manifests.runtime.uris import path_of
 
 PHOTOS_A_PERSON = 30
 MIN_SIDE = 150  # Photos with a side of fewer pixels than this are thumbnails, and are left out.
-# A turned face is upright if the directions of its crop and of its original crop differ by less than this, in degrees.
+# A face in a turned photo counts as upright if its crop and the crop of the same face in the upright photo differ in
+# direction by less than this number of degrees.
 MAX_TILT = 30
 
 

@@ -32,7 +32,7 @@ def find_label_doubts(
     """Returns the faces whose label differs from the most frequent label of their identity.
 
     `hints` maps a face to its label. The most frequent label of the identity must have at least two faces, and more
-    faces than the label that differs.
+    faces than the differing label of the face.
     """
     identity_of = {member.face_id: member.identity_id for member in memberships}
     votes: dict[str, Counter[str]] = defaultdict(Counter)

@@ -18,8 +18,8 @@ from degrade.theta import GAUSSIAN
 
 Kernel = NDArray[np.float64]
 
-# The separable passes may differ from their 2-D kernel by at most this sum of absolute weights (ours). This difference
-# changes each pixel by less than 0.25/255.
+# The separable passes replace a 2-D kernel approximately. The sum of the absolute differences between the weights is at
+# most this number (ours). These differences change each pixel by less than 0.25/255.
 TOLERANCE = 1e-3
 _SMALLEST_SIGMA = 0.01  # pixels (ours); a Gaussian this small does not blur on a pixel grid
 

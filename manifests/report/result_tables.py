@@ -38,7 +38,8 @@ def make_headings(result: Result) -> list[str]:
 def describe_source(metric: dict[str, Any]) -> str:
     """Returns a text with the source of a metric, its libraries with their versions, and its files of weights.
 
-    A file has the first digits of its sha256 and its licence. A result of an older version has only the source.
+    Each file of weights has the first digits of its sha256, and its licence, beside its name. A result of an older
+    version has only the source.
     """
     libraries = metric.get("libraries", {}).items()
     parts = [metric["source"], *(f"{name} {version}" for name, version in libraries if version)]

@@ -77,7 +77,7 @@ def explain_left_out(result: Result) -> list[str]:
 
 
 def explain_training(result: Result) -> list[str]:
-    """Returns a notice for each run that says whether its training data contain people of the set."""
+    """Returns a notice for each run. The notice says whether the training data of the run contain people of the set."""
     runs = result.get("runs") or ({"": result} if "training_overlap" in result else {})
     notices = []
     for name, run in runs.items():
@@ -103,7 +103,7 @@ def explain_training(result: Result) -> list[str]:
             )
         images = len(overlap["seen_targets"])
         sentence += (
-            f" The training knows the people of {format_count(images, 'image')} of the set. No mean uses these images."
+            f" The people of {format_count(images, 'image')} of the set are in the training. No mean uses these images."
             if images
             else " No face of the set was found in the training."
         )

@@ -26,7 +26,8 @@ from manifests.report.thumbnails import make_thumbnail
 
 ROWS = 50  # Largest number of suggestions of each kind (ours).
 PICTURES = 6  # Largest number of pictures of each person, or of each part of a person (ours).
-# Least number of faces in each part of a person (ours). The pages of people show single faces that do not fit.
+# Least number of faces in each part of a person (ours). A part of one face is not suggested, because the pages of
+# people already show single faces that do not fit.
 MIN_GROUP = 2
 # A face with a worth below this number (ours, as in the grouping) is not clear: its embedding says too little about the
 # person.

@@ -16,7 +16,8 @@ from curate.faces.align import find_valid_pixels
 from manifests.ledger.ledger import Ledger
 
 # Landmarks are rounded to this number of digits (ours), because the last bits of a detection differ between machines.
-# In a photo that is 4,000 pixels wide, one unit of the sixth digit is .004 pixels.
+# Landmarks are shares of the sides of the photo. If a photo is 4,000 pixels wide, the sixth digit stands for .004
+# pixels.
 DIGITS = 6
 
 

@@ -57,7 +57,7 @@ def evaluate(
     fid_folder: Annotated[Path | None, flag("--fid-folder", default="none", panel=_MEASURING)] = None,
     fid_statistics: Annotated[Path | None, flag("--fid-statistics", default="none", panel=_MEASURING)] = None,
     fid_convention: Annotated[
-        str | None, flag("--fid-convention", default="as in the statistics, or torch-fidelity", panel=_MEASURING)
+        str | None, flag("--fid-convention", default="that of --fid-statistics, or torch-fidelity", panel=_MEASURING)
     ] = None,
     crop_border: Annotated[int, flag("--crop-border", low=0, panel=_MEASURING)] = 0,
     seed: Seed = 0,

@@ -42,7 +42,7 @@ class EvaluationOptions:
     counts: tuple[int, ...] = ()  # Additional numbers of references to measure, each between 0 and `references`.
     metrics: tuple[str, ...] = DEFAULT_METRICS
     judge: str | None = None  # A --faces value. None means the dataset's own recognizer.
-    faces: str | None = None  # A --faces value for the restorer's recognizer, if its files were moved.
+    faces: str | None = None  # A --faces value for the restorer's recognizer, if the recognizer's files were moved.
     base_model: str | None = None  # The folder of the diffusion model, if it was moved.
     steps: int = 1  # The number of steps in which a face is restored.
     weights: Path | None = None  # The folder of the metrics' networks.

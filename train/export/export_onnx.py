@@ -46,8 +46,8 @@ OPSET = 18  # The version of ONNX's operators (ours). ONNX Runtime 1.20 and late
 # The largest allowed difference to torch of a restored image in 0..1, if the weights are stored as float32. The limit
 # is a quarter of a level of 255 (ours).
 LIMIT = 1e-3
-# The numbers (faces, references) of the comparisons with torch. A restorer that reads no references is compared without
-# references.
+# Each comparison with torch has these numbers of faces and of references. A restorer that reads no references is
+# compared without references.
 CHECKS = ((1, 0), (2, 1), (1, 2), (2, 3), (1, 4))
 # A part whose weights have more bytes gets a file of its own for the weights, because protobuf holds at most 2 GB.
 MOST_BYTES = 1_000_000_000

@@ -118,7 +118,7 @@ class _EncodeReferences(nn.Module):
         values = dict(zip(self.inputs, tensors, strict=True))
         present, written = values["present"], list[torch.Tensor]()
         if self.references is not None:
-            # An empty slot has a picture too, but `pool` and the attention leave it out.
+            # An empty slot also has a picture, but `pool` and the attention ignore this picture.
             sets = [one[None] for one in self.references.encoder(values["pictures"])]
             if self.references.nothing is not None:
                 written += [pool(one, present, n) for one, n in zip(sets, self.references.nothing, strict=True)]

@@ -67,8 +67,8 @@ class Restorer(nn.Module):
             self.references = ReferenceEncoder(config.reference_channels, config.latent_factor, maps, tokens)
         if "embedding" in parts:
             self.embedding = MeanEmbedding(config.embedding_dim)
-        # If the restorer has an identity encoder, it embeds the references instead of the recognizer. The encoder is
-        # frozen, but checkpoints contain its weights.
+        # If the restorer has an identity encoder, the encoder embeds the references, and the recognizer does not. The
+        # encoder is frozen, but checkpoints contain its weights.
         self.identity_encoder: nn.Module | None = None
         if config.identity_encoder is not None:
             self.identity_encoder = IdentityEncoder(IrSe(config.identity_encoder))
@@ -113,8 +113,8 @@ class Restorer(nn.Module):
         conditions = self.condition(lq, references, present, embeddings, places, encoded)
         highest = self.config.timestep
         z = self.base.encode(lq)
-        # A denoiser reads the LQ latent and the noisy latent. In its training, the noisy latent is the target's latent
-        # with noise, at a random timestep for each image.
+        # A denoiser reads the LQ latent and the noisy latent. In training, the noisy latent is the target's latent with
+        # noise, at a random timestep for each image.
         if not self.config.denoise:
             clean = self.base.predict(z, conditions, highest)
         elif noisy is None:

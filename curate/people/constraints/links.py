@@ -5,10 +5,10 @@ directly. If the user names an identity, the faces of the identity become witnes
 decision means, even if the identity is split or grows later.
 
 A decision always applies to faces that it names directly. A decision no longer applies to a witness if a later split or
-move names the witness directly. One wrong face can therefore leave a merged identity, and the merge still applies to
-the other faces. A decision also no longer applies to a witness if the merge or move that brought the witness into the
-identity is undone. Decisions that contradict each other in any other way raise Contradiction with the numbers of the
-decisions. Nothing in this file reads or writes the ledger.
+move names the witness directly. If the user takes a wrong face out of a merged identity, the merge therefore still
+applies to the other faces. A decision also no longer applies to a witness if the merge or move that brought the witness
+into the identity is undone. Decisions that contradict each other in any other way raise Contradiction with the numbers
+of the decisions. Nothing in this file reads or writes the ledger.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ def _collect_constraints(one: ResolvedDecision, constraints: _Constraints, last_
     # A merge makes its sides one person. A move makes its faces and the target person one person.
     if kind in ("merge", "move"):
         joined = parts if kind == "merge" else parts[:2]
-        # If later decisions name all faces of the person to whom a move goes, the moved faces stay together.
+        # Moved faces stay one person even if later decisions name all faces of the target person.
         if sum(map(bool, joined)) > 1 or (kind == "move" and len(parts[0]) > 1):
             rows = sorted({row for part in joined for row in part})
             constraints.must_links += [(rows[0], row, number) for row in rows[1:]]

@@ -115,7 +115,7 @@ def find_successors(
 
 
 def select_replaced_faces(faces: Iterable[Face]) -> list[Face]:
-    """Returns the overwritten faces whose picture a face in use also shows."""
+    """Returns the faces whose file was overwritten, if a face in use shows the same picture."""
     return [face for face in faces if face.reason == FILE_REPLACED and face.duplicate_of is not None]
 
 

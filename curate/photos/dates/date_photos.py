@@ -134,8 +134,9 @@ def _find_out_of_order(series: Sequence[File]) -> list[File]:
     length, the one with the later dates is used, because a clock that loses its battery goes back to an early date.
     """
     times = [file.taken or datetime.min for file in series]
-    # The search goes from the last file to the first file. Of the subsequences with n + 1 files, it keeps the one whose
-    # first date is the latest. ends[n] has this date, and end_at[n] is the index of the file with this date.
+    # The search goes from the last file to the first file. For each n, the search keeps one subsequence of n + 1 files:
+    # the one whose first date is the latest. ends[n] has this date, and end_at[n] is the index of the file with this
+    # date.
     ends: list[timedelta] = []  # `datetime.max` minus the time, because `bisect_right` needs values that rise.
     end_at: list[int] = []
     after = [-1] * len(times)  # index of the next file of the same subsequence, or -1

@@ -26,7 +26,7 @@ from manifests.runtime.text import make_printable
 from manifests.runtime.uris import display_path
 from manifests.runtime.workers import BatchMap
 
-FOLDER, METADATA = "folder", "metadata"  # the sources of labels that are not a CSV
+FOLDER, METADATA = "folder", "metadata"  # the sources of labels besides CSV files
 
 
 def label(ledger: Ledger, config: CurateConfig, map_batches: BatchMap) -> None:

@@ -40,8 +40,9 @@ class Region:
     """A part of a picture in which a program marked a person."""
 
     name: str
-    box: Box  # x0, y0, x1, y1 as shares of the width and height of the picture that the program had.
-    # Width and height, in any unit, of the picture that the program had. `size` is None if the program wrote no size.
+    box: Box  # x0, y0, x1, y1 as shares of the width and height of the picture that the program opened.
+    # Width and height, in any unit, of the picture that the program opened. `size` is None if the program wrote no
+    # size.
     size: tuple[float, float] | None = None
     upright_in_raw: bool = False  # whether the program turned a RAW upright before it marked the region
 

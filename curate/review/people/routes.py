@@ -88,7 +88,8 @@ def list_faces(request: Request) -> Response:
 
 
 def _find_person(view: View, identity_id: str) -> dict[str, Any]:
-    """Returns the row of a person, with the consent for all photos. Raises HTTPException 404 without such a person."""
+    """Returns the row of a person, with the consent for all photos. Raises HTTPException 404 if the person does not
+    exist."""
     person = view.find_person(identity_id)
     if person is None:
         raise HTTPException(404, _GONE)

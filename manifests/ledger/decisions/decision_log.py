@@ -16,7 +16,7 @@ from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import DecisionRow
 
 DROPPED_BY_DECISION = "decided"  # The reason in the row of a face that a decision dropped.
-# Largest number of characters in a person's name, and in the reason of a drop (ours). Most file systems allow names of
+# Largest number of characters (ours) in a person's name, and in the reason of a drop. Most file systems allow names of
 # 255 bytes.
 MAX_NAME = 255
 # Decisions of these kinds have a list `sides`, which contains a list of faces for each person.

@@ -54,7 +54,7 @@ def insert_png_chunks(encoded: bytes, chunks: bytes) -> bytes:
 def set_upright(exif: bytes) -> bytes:
     """Returns the EXIF block with the orientation 1.
 
-    Returns a block without an orientation and a broken block unchanged.
+    A block without an orientation and a broken block are returned unchanged.
     """
     start = len(_EXIF_HEADER) if exif.startswith(_EXIF_HEADER) else 0
     order = {b"II": "<", b"MM": ">"}.get(exif[start : start + 2])

@@ -160,6 +160,6 @@ def _read_iptc(image: Image.Image) -> dict[tuple[int, int], str]:
 
 
 def _to_text(value: object) -> str:
-    """Returns a value as text, without NULs and blanks at its ends. Returns "" for None."""
+    """Returns a value as text. NULs and spaces at both ends of the text are removed. Returns "" for None."""
     text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
     return "" if value is None else text.strip("\0 ")

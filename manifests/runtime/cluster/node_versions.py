@@ -62,8 +62,8 @@ def describe_difference(node: str, there: dict[str, str], here: dict[str, str]) 
     name = next(name for name in here if there.get(name) != here[name])
     if name == SOURCES:
         return (
-            f"The node {node} has other files of code of Likeness {here['Likeness']} ({there.get(name)}) than this "
-            f"command ({here[name]}). Install the same files on all nodes of the cluster."
+            f"The code of Likeness {here['Likeness']} on the node {node} ({there.get(name)}) differs from the code of "
+            f"this command ({here[name]}). Install the same files on all nodes of the cluster."
         )
     found, own = (
         f"no {name}" if versions.get(name, NOT_INSTALLED) == NOT_INSTALLED else f"{name} {versions[name]}"

@@ -69,7 +69,7 @@ def draw_requests(desk: Desk, rng: random.Random, shown: dict[str, str]) -> Requ
     faces = [face for face in own if shown[face] == shown[own[0]]]
     faces = rng.sample(faces, min(len(faces), rng.choice((1, 1, 2, 3))))
     kind = rng.choice(("move", "move", "split", "split", "merge", "apart", "join", "join"))
-    if kind == "join":  # two faces that the log keeps apart, without the other faces of their people
+    if kind == "join":  # joins two faces that the log keeps apart, but not the other faces of their people
         apart = sorted(pair for pair in list_apart(desk) if len({desk.people.identity_of[face] for face in pair}) == 2)
         if not apart:
             return []
@@ -121,7 +121,7 @@ def test_a_chain_of_decisions_takes_back_only_what_it_contradicts(made: Made, se
         before = list_apart(desk)
         requests = draw_requests(desk, rng, shown)
         if not requests or [one["kind"] for one in [*chain[-1:], *requests]] == ["split", "split"]:
-            continue  # in a file, the faces of two successive splits stay apart
+            continue  # two successive splits in one file of decisions also keep their faces apart
         chain += requests
         batches.append(record(desk, requests))
         # A pair of faces is no longer apart in only two cases: the faces are one person now, or a newer split or move

@@ -89,7 +89,7 @@ class Copying(Marking):
 
 
 def fill_slots(references: torch.Tensor, present: torch.Tensor, encoded: EncodedReferences | None) -> torch.Tensor:
-    """Returns the references (B,K,3,S,S), which are in `encoded` if it is not None."""
+    """Returns the references (B,K,3,S,S). If `encoded` is not None, the references are in `encoded`."""
     if encoded is None:
         return references
     return place_in_slots(encoded.maps[0], present, present.flatten().nonzero()[:, 0])

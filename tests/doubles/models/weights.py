@@ -29,7 +29,8 @@ def _write_once(write: Callable[[Path, int], Path], seed: int) -> Path:
 
 
 def _copying(write: Callable[[Path, int], Path]) -> Callable[..., Path]:
-    """Returns a function that copies the weights which `write` writes once. To draw them takes up to two seconds."""
+    """Returns a function that copies weights. `write` writes the weights only once, because drawing them takes up to
+    two seconds."""
 
     @wraps(write)
     def write_copy(folder: Path, seed: int = 0) -> Path:

@@ -255,7 +255,7 @@ def test_people_that_a_run_has_seen_are_left_out_of_all_means(crowd: Path, run: 
     assert set(result["training_overlap"]["seen_targets"]) == seen
     notices = " ".join(make_notices(result))
     assert (
-        f"The training knows the people of {len(seen)} images of the set" in notices and "no reference" not in notices
+        f"The people of {len(seen)} images of the set are in the training" in notices and "no reference" not in notices
     )
     html = render_page(result, page, 2)
     assert "How faces were compared with the training" in html and "other photos must" not in html

@@ -103,7 +103,8 @@ def test_a_step_by_hand(taken: Snapshot) -> None:
     discriminator.eval()
     figures = compute_gradients(engine, [batch], 8, 5)
 
-    # The random draws follow from the seed of the run: first those for the term of the model, then the discriminator's.
+    # The random draws follow from the seed of the run. The draws for the loss of the model come first, and then the
+    # draws for the loss of the discriminator.
     inputs = [batch[name] for name in ("lq", "references", "present", "embeddings", "target")]
     restored = model(*inputs, places=batch["places"])
     true_latent = model.base.encode(batch["target"])

@@ -44,7 +44,8 @@ def clean(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture
 def planted(clean: Path, tmp_path: Path) -> tuple[Path, Mapping[str, CleanedVersion]]:
-    """Makes a copy of the dataset in which every face has an accepted version of an iteration, a red picture."""
+    """Makes a copy of the dataset in which every face has an accepted version of an iteration. Each version is a red
+    picture."""
     dataset, done, data = Path(shutil.copytree(clean, tmp_path / "planted")), *cv2.imencode(".png", RED[:, :, ::-1])
     assert done
     made = {}

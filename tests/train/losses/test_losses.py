@@ -372,7 +372,7 @@ def test_cycle_compares_what_the_same_degradation_makes(vgg16: torch.nn.Sequenti
     lq, true = lq.permute(0, 3, 1, 2).float(), torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float()
 
     assert float(cycle_loss(lpips, true, lq, thetas)) < 0.05 * float(cycle_loss(lpips, 1 - true, lq, thetas))
-    # With exchanged θ, the inputs do not fit.
+    # If the θ of the two images are exchanged, the inputs do not fit.
     assert float(cycle_loss(lpips, true, lq, thetas[::-1])) > 5 * float(cycle_loss(lpips, true, lq, thetas))
     overshot = (true + 0.5).requires_grad_()
     loss = cycle_loss(lpips, overshot, lq, thetas)

@@ -25,7 +25,7 @@ def ratio(result: np.ndarray, target: np.ndarray, references: np.ndarray) -> flo
 
 
 def test_by_hand() -> None:
-    # The cosine of reference and target is .6. The result lies between them.
+    # The cosine of reference and target is .6. The result lies between the reference and the target.
     target, reference = np.array([1.0, 0.0]), np.array([0.6, 0.8])
     result = np.array([0.8, 0.6])
     # The cosine of the result is .96 to the reference and .8 to the target. The ratio is (.96 - .8) / (1 - .6).

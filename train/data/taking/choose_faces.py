@@ -47,7 +47,7 @@ _TARGETS = """
 SELECT number AS target FROM usable
 WHERE number IN (SELECT target FROM listed) AND upsample::DOUBLE * ? / 512 <= ?
 """
-# A face with a row in the table `pairs` can fail to be a target. Each reason has a query that counts such faces.
+# Some faces with a row in the table `pairs` are no targets. The queries count these faces for each reason.
 _LEFT_OUT = {
     "not_in_a_split": "SELECT count(*) FROM pairs WHERE target NOT IN (SELECT face_id FROM usable)",
     "no_reference": "SELECT count(*) FROM usable WHERE face_id IN (SELECT target FROM pairs) "

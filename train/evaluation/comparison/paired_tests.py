@@ -47,6 +47,6 @@ def adjust_p_values(p_values: Sequence[float]) -> list[float]:
     """Returns the p-values adjusted by the method of Benjamini and Yekutieli (2001).
 
     Among all differences whose adjusted value is at most LEVEL, a share of at most LEVEL is wrong on average. The
-    method allows dependent tests, as metrics of the same images are.
+    method also holds for tests that depend on each other, for example tests of several metrics on the same images.
     """
     return [float(value) for value in false_discovery_control(p_values, method="by")] if p_values else []

@@ -70,7 +70,7 @@ class MeasuredSet:
 
     images_by_key: Mapping[str, list[np.ndarray]]  # the images of each system, by the key of the system
     cases: Sequence[Case]
-    options: EvaluationOptions  # with the statistics, the result of `read_set_options`
+    options: EvaluationOptions  # `read_set_options` returns `options` and `statistics`
     statistics: Statistics | None
     measure: CachedMeasure
     cache: EvaluationCache

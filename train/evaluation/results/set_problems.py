@@ -41,8 +41,8 @@ def count_set_problems(frozen_set: FrozenSet, judge: FaceModels, cache: Evaluati
     Likeness.
 
     The result has the problems that the import counted, and the face problems of the LQ images, the targets and the
-    references. The judge finds the faces, and `cache` keeps what it finds. An image that several cases share is counted
-    once.
+    references. The judge searches for the faces, and `cache` keeps the results of the search. An image that several
+    cases share is counted once.
     """
     if not frozen_set.is_imported:
         return None

@@ -83,7 +83,7 @@ def read_frozen_set(
     photos.
 
     A case has up to `references` references, and up to `references` wrong references. With `most_references`, a case
-    has more references, up to this number. The first `references` references and the wrong references of the case stay
+    has up to `most_references` references. The first `references` references and the wrong references of the case stay
     the same.
 
     `keep` is called with each picture and mask, and the result of `keep` is used in its place.

@@ -45,7 +45,7 @@ RestoreCases = Callable[[Sequence[Case], Sequence[System]], dict[tuple[str, str]
 def restore_case(
     case: Case, systems: Sequence[System], restorer: FaceRestorer, recognizer: FaceModels
 ) -> Steps[list[RestoredCase]]:
-    """Restores a case under several systems. `choose_photos` must not return None for any of these systems.
+    """Restores a case for several systems. `choose_photos` must not return None for any of these systems.
 
     This function is a generator, as `restore_photo` (train/restore/restore_photo.py). `recognizer` embeds faces and
     finds landmarks for the restorer. As in `restore`, references that do not seem to show the person of the LQ image

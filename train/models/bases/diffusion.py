@@ -105,8 +105,8 @@ class DiffusionBase(nn.Module):
             if conditions.encoded is not None and len(conditions.filled):
                 shown = conditions.encoded.keys_and_values
                 self.extension.spread(shown, conditions.present, conditions.filled)
-        # Part `maps`: compute one map (B,width,h,w) for each level of the UNet's encoder, which the UNet adds to its
-        # own.
+        # Part `maps`: compute one map (B,width,h,w) for each level of the UNet's encoder. The UNet adds each map to its
+        # own map of the level.
         more: dict[str, Any] = {}
         if self.joins is not None:
             more["down_intrablock_additional_residuals"] = [

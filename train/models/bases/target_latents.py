@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-# The kept latents take at most this number of bytes on the device (ours): 16,384 latents of Stable Diffusion at 512 px.
+# The kept latents take at most this number of bytes (ours) on the device: 16,384 latents of Stable Diffusion at 512 px.
 # Further latents are computed each time.
 CAPACITY = 2**30
 

@@ -14,8 +14,8 @@ from train.restore.restorers.run_restorer import find_device, run_batch
 # A batch may need this share of the free memory. The rest is for references, photos and the losses of the allocator.
 # All numbers of this file are ours.
 MEMORY_SHARE = 0.5
-# The number of bytes that a face may need on a CPU, for each pixel. For base tiny at 256 px, we measured 122 bytes, and
-# 387 bytes for the outputs of all layers together. The number of base stylegan is an estimate.
+# The number of bytes that a face may need on a CPU, for each pixel. For base tiny at 256 px, we measured 122 bytes. The
+# outputs of all layers together have 387 bytes. The number of base stylegan is an estimate.
 BYTES_PER_PIXEL = {TINY: 400, STYLEGAN: 4000}
 # The largest batches. We measured base tiny at 256 px on one core of a CPU: a face without references takes 64 ms in a
 # batch of 1, 46 ms in a batch of 4, and 37 ms in a batch of 8. We did not measure on a GPU.

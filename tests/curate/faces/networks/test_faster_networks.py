@@ -43,7 +43,8 @@ def count_operations(model: onnx.ModelProto) -> Counter:
 @pytest.mark.parametrize("steepest", [0.9, 3.0])
 @pytest.mark.parametrize("end", ["convolution", "sum", "output"])
 def test_a_network_without_prelu_has_the_results_of_the_network_with_prelu(groups, steepest, end):
-    """Slopes are also negative or above 1. A slope above 1 needs a convolution that reads the result."""
+    """Slopes are also negative or above 1. A result with a slope above 1 changes its sign if only convolutions read the
+    result."""
     weights = {
         "slope": np.linspace(-0.5, steepest, 8).reshape(8, 1, 1),
         "after": RNG.normal(size=(16, 8 // groups, 3, 3)),

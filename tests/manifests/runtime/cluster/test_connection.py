@@ -42,7 +42,8 @@ def test_without_ray_the_sentence_says_how_to_install_it(monkeypatch, command, t
         assert ran.returncode == 2 and "pip install 'likeness[ray]'" in ran.stderr and ran.stderr.count("\n") == 1
 
 
-# What a server sends after the question. The first frame of HTTP/2 has the settings. The second frame has the header.
+# ANSWERS has the bytes that each server sends instead of a head node, and a part of the error message. The first frame
+# of HTTP/2 has the settings. The second frame has the header.
 SETTINGS, HEADER = bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)), bytes((0, 0, 15, 1, 5, 0, 0, 0, 1))
 ANSWERS = {
     "closed": (None, "No Ray cluster answers"),

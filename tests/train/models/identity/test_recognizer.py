@@ -1,4 +1,4 @@
-"""Tests the recognizer as a torch module: `freeze` changes neither its embeddings nor its gradients."""
+"""Tests that `freeze` changes neither the embeddings nor the gradients of the recognizer as a torch module."""
 
 from __future__ import annotations
 
