@@ -10,7 +10,7 @@ another run of the same people.
 | set | images |
 |---|---|
 | `codeformer` | photos of the fixed test people of `people_crops`, degraded with the preset `codeformer` |
-| `bicubic-x8` | the same photos, degraded with the preset `bicubic-x8`: the LQ input is bicubic enlargement |
+| `bicubic-x8` | the same photos, shrunk to an eighth of their side and enlarged again (preset `bicubic-x8`) |
 | `lq_with_references` | the examples of DMDNet, ASFFNet and ReF-LDM, with references and measured without targets |
 | `lq_real` | degraded faces without references and without targets |
 

@@ -18,7 +18,7 @@ Gray, palette and LAB pictures are converted to RGB.
 Only the first frame or page of a file is decoded.
 HEIC, JPEG XL and camera RAW are decoded if their library is installed (extra_formats.py).
 If a file is an MPO or a motion photo, only the still picture is decoded.
-A JPEG with more pixels than MAX_PIXELS is read at half its width and height (notice HALF_SIZE).
+A JPEG with one to four times MAX_PIXELS pixels is read at half its width and height (notice HALF_SIZE).
 Any other picture with more pixels than MAX_PIXELS is refused.
 
 The decoder recognizes a format by the content of the file, and never by the name.

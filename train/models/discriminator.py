@@ -1,8 +1,8 @@
 """Defines the discriminators. In training, a discriminator learns to separate restored faces from true faces.
 
 The latent and the patch discriminator return a logit for every patch (ours). Every layer has spectral normalisation
-(Miyato et al. 2018), so the training is stable without a gradient penalty. They have no other normalisation, so the
-logits of an image do not depend on the other images of its batch.
+(Miyato et al. 2018), so the training is stable without a gradient penalty. These two discriminators have no other
+normalisation, so the logits of an image do not depend on the other images of its batch.
 
 The face discriminator is StyleGAN2's and returns one logit for an image. This logit also depends on the other images of
 the batch. The penalty R1 keeps the training stable.

@@ -1,7 +1,7 @@
 """The stage `split`: puts every face into train, val or test, so that nothing leaks between the splits.
 
-No identity is in two splits. No photo is in two splits, and a copy of a photo is in the split of the photo. With
-`--split-by photos`, an identity may be in several splits.
+No photo is in two splits, and a copy of a photo is in the split of the photo. With `--split-by identity`, no identity
+is in two splits. With `--split-by photos`, an identity may be in several splits.
 """
 
 from __future__ import annotations
