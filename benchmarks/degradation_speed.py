@@ -5,9 +5,9 @@
 The comparison uses one core: OpenCV and torch have one thread. In each round, both engines degrade each image one time.
 The time of an image is the median over the rounds. A figure is the number of images divided by the sum of their times.
 Both engines read float32 in 0..1 and write float32 multiples of 1/255. The package basicsr is the code of published
-papers. It gets the noise that numpy draws from the seed in θ, because its own way to draw noise would take longer. To
-install basicsr, run `pip install --no-deps basicsr==1.4.2` with Python 3.11 or 3.12. If basicsr is not installed, the
-figures of basicsr are null.
+papers. The package gets the noise that numpy draws from the seed in θ, because its own way to draw noise would take
+longer. To install basicsr, run `pip install --no-deps basicsr==1.4.2` with Python 3.11 or 3.12. If basicsr is not
+installed, the figures of basicsr are null.
 
 Then each operation of the preset gfpgan is timed beside its floor: the time of OpenCV's own calls on the same data.
 

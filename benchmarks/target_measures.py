@@ -39,7 +39,7 @@ Measures = dict[str, dict[str, list[float]]]  # maps the name of a measure and t
 
 
 def read_faces(dataset: Path, where: str, limit: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Returns (photo, landmarks5) of accepted faces. Each call returns the faces in the same, mixed order."""
+    """Returns (photo, landmarks5) of accepted faces. The order looks random, but is the same in each call."""
     with Ledger.open(dataset) as ledger:
         rows = ledger.query(_FACES.format(where, limit)).rows()
     return [(decode(path_of(uri)), np.array(points, np.float32).reshape(5, 2)) for uri, points in rows]

@@ -97,7 +97,7 @@ def main() -> None:
     )
     parser.add_argument("--images", type=int, default=1600)
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--baseline", action="store_true", help="also measure the settings of the first trial")
+    parser.add_argument("--baseline", action="store_true", help="also measure benchmarks/first_trial.py")
     parser.add_argument("--keep", action="store_true", help="write benchmarks/results/train_step_speed.json")
     parser.add_argument("--one", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -53,7 +53,7 @@ class Preset:
     iso: float = 0.5  # The probability of an isotropic kernel; other kernels draw two sigmas and an angle.
     kernel: int = 41  # The side of the kernel in pixels.
     save: bool = False  # True rounds the image to 8 bits after downsampling, as saving a file does.
-    whole: bool = False  # True draws the factor from the whole numbers of the range, both ends included.
+    whole: bool = False  # True draws the factor of `down` from the whole numbers of its range, both ends included.
     motion: Range = (0, 0)  # The probability of a motion kernel, and the largest length of the kernel in pixels.
     gray_noise: float = 0  # The probability that all three channels share one noise value.
     upsample: str | None = None  # The interpolation of the upsample.

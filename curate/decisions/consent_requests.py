@@ -129,8 +129,8 @@ def describe_lost_photos(consents: Mapping[str, str | None], photos: PhotoConsen
 def _find_photos(name: object, people: PeopleNow, photos: PhotoConsents) -> set[str]:
     """Returns the photos that an id, or the beginning of an id, names.
 
-    The result is empty for a whole sha256 that the dataset does not have. Raises BadInput for any other unknown id, or
-    if several ids begin with `name`.
+    If `name` is a complete sha256 that the dataset does not have, the result is empty. Raises BadInput for any other
+    unknown id, or if several ids begin with `name`.
     """
     if not isinstance(name, str) or len(name) < MIN_PREFIX:
         raise BadInput(

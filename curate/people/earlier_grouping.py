@@ -30,7 +30,7 @@ MOST_CHANGED = 0.1
 # full grouping, the version of Likeness that made it (VERSION), and the number of faces that are new or gone since then
 # (CHANGED).
 FULL_GROUPING, VERSION, CHANGED = "full_grouping", "version", "changed"
-LABELS = "labels_sha256"  # the name of the hash of the labels that the last grouping used
+LABELS = "labels_sha256"  # key of the hash of the labels that the last grouping used
 
 
 def read_earlier_grouping(

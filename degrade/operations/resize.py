@@ -80,7 +80,7 @@ def _area_taps(count: int, rows: int) -> tuple[Index, Weights]:
     scale = count / rows
     low = np.arange(rows) * scale
     high = np.minimum(low + scale, count)
-    first = np.floor(low + 1e-3).astype(np.int64)  # OpenCV ignores a share below a thousandth of a pixel
+    first = np.floor(low + 1e-3).astype(np.int64)  # OpenCV ignores a part of a pixel below 1/1000
     index = first[:, None] + np.arange(math.ceil(scale) + 1)
     weight = np.minimum(high[:, None], index + 1) - np.maximum(low[:, None], index)
     weight = np.where(weight > 1e-3, weight, 0.0)

@@ -169,7 +169,7 @@ class _PredicateError(Exception):
 
 
 def _make_table(columns: dict[str, list[Any]]) -> pl.DataFrame:
-    """Returns a table with the types of _FACE_COLUMNS and _PHOTO_COLUMNS, which DuckDB can read.
+    """Returns a table that DuckDB can read. The types of its columns are those of _FACE_COLUMNS and _PHOTO_COLUMNS.
 
     The table is a polars frame, because pyarrow would also import an installed pandas. This import took a fifth of the
     time in which a worker process of curation imports its libraries (our measurement).

@@ -54,8 +54,8 @@ class Ledger:
     def open(cls, dataset: Path, write: bool = False, during_purge: bool = False, check_tables: bool = True) -> Ledger:
         """Open DATASET/manifest.duckdb. With `write`, a missing ledger is created.
 
-        With `check_tables` False, the version and the columns of the ledger are not checked. A process that has opened
-        this ledger before saves a fifth of the time without this check.
+        With `check_tables` False, the version and the columns of the ledger are not checked. If the process has opened
+        this ledger before, opening it without this check takes a fifth less time.
 
         After an interrupted purge, the dataset may still contain data of a purged person. Such a dataset can be opened
         only with `during_purge`. Only the purge itself passes `during_purge`.

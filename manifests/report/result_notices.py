@@ -56,7 +56,7 @@ def make_notices(result: Result) -> list[str]:
 
 
 def _explain_slices(result: Result) -> list[str]:
-    """Returns a notice with the worst slices of each main system, and a notice for each column without slices."""
+    """Returns a notice with the worst slices of each main system, and a notice for each column that gives no slices."""
     notices = []
     for key, system in list_main_systems(result).items():
         overall = next(row for row in result["rows"] if row["key"] == key)
@@ -165,7 +165,7 @@ def _explain_missing_faces(result: Result) -> list[str]:
     for row in result["rows"]:
         figure = row.get("face_restored")
         if figure is not None and (without := round((1 - figure["mean"]) * figure["images"])):
-            counts.append(f"{row['system']}: {without} of {figure['images']}")
+            counts.append(f"{without} of {figure['images']} ({row['system']})")
     if not counts:
         return []
     return [

@@ -64,7 +64,7 @@ def explain_left_out(result: Result) -> list[str]:
     """Returns a notice about references that the check of `restore` left out."""
     left_out = result["left_out"]
     counts = [
-        f"{row['system']}: {left_out[row['key']]} of {row['images']}"
+        f"{left_out[row['key']]} of {row['images']} ({row['system']})"
         for row in result["rows"]
         if left_out.get(row["key"])
     ]

@@ -164,8 +164,8 @@ def _curate_once(people: int, each: int) -> Path:
 def curated_album(folder: Path, people: int = 4, each: int = 3) -> tuple[Path, Path]:
     """Returns FOLDER/photos, made by `album`, and FOLDER/dataset, made by `curated`.
 
-    Both are copies of folders that are made once, because a copy takes a tenth of the time. The ledger gets the paths
-    and times of the copied photos, so a later curation finds that no photo has changed.
+    Both folders are made once and then copied, because a copy takes a tenth of the time. The ledger gets the paths and
+    times of the copied photos, so a later curation finds that no photo has changed.
     """
     made, photos, dataset = _curate_once(people, each), folder / "photos", folder / "dataset"
     shutil.copytree(made / "photos", photos)

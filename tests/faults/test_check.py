@@ -61,7 +61,8 @@ def test_a_flipped_bit_in_any_file_of_a_dataset_is_found(world):
 
 
 def test_what_was_flipped_is_made_again_by_the_command_that_made_it(world):
-    """Tests that commands repair changed shards and sets, but make a changed crop again only after it is removed."""
+    """Tests that commands repair a shard or a set that was changed. A changed crop must be removed before it is made
+    again."""
     dataset = world.here / "ds"
     world.begin(doubles.purge)  # prepares a copy of the dataset with a frozen set
     again = [["curate", str(world.photos), "--out", str(dataset), "--workers", "1"]]

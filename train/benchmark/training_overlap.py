@@ -10,10 +10,10 @@ The faces of the set are compared with the training faces in the snapshot of the
 A set that was split by photos shares its people with the training on purpose. For such a set, only the files and the
 pictures are compared. The faces of an imported set have no face ids, so only pictures and people are compared.
 
-In an imported set, the few photos of a person are often almost alike. A stranger who looks like the person on one photo
-then looks like the person on all photos. So the photos of the set do not confirm each other. Therefore the photos of
-both people must confirm that they are one person. LQ images of strangers are alike because they are blurred, so an LQ
-image without a target is compared only as a picture.
+In an imported set, the few photos of a person are often almost alike. A stranger who looks like one of these photos
+then looks like all of them. So the photos of the set do not confirm each other. Therefore the photos of both people
+must confirm that they are one person. LQ images of strangers are alike because they are blurred, so an LQ image without
+a target is compared only as a picture.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _OTHER_RECOGNIZER = "The recognizers of the run and of its snapshot differ, so n
 
 @dataclass
 class SeenGroup:
-    """A person of the set that the run was trained on. If the set was split by photos, a photo instead of a person."""
+    """A person of the set whom the run was trained on. If the set was split by photos, a photo instead of a person."""
 
     group: str  # the id of the person or of the photo
     kind: str  # the strongest evidence, one of KINDS

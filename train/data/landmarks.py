@@ -28,8 +28,8 @@ def detect_faces_in_all(images: Sequence[np.ndarray], models: FaceModels) -> lis
     found, start = list[list[Detection]](), 0
     while start < len(images):
         group = images[start : start + models.photos_at_once]
-        # The second argument is the smallest distance between the eyes. If it is infinite, `detect_many` makes no
-        # search for small faces, like `detect`.
+        # The second argument is the smallest distance between the eyes. With an infinite distance, `detect_many` does
+        # not search for small faces. `detect` does not search for them either.
         found += [_select_usable(faces, models) for faces in models.detect_many(group, math.inf)]
         start += len(group)
     return found

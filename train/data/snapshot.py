@@ -110,7 +110,7 @@ class People:
         return self.rows[self.starts[place] : self.starts[place + 1]]
 
     def list_people(self, photos: int) -> np.ndarray:
-        """Returns the places in `numbers` of the people with at least `photos` photos, ascending, int64."""
+        """Returns the indices into `numbers` of the people with at least `photos` photos, ascending, int64."""
         if photos not in self._with_photos:
             self._with_photos[photos] = np.flatnonzero(np.diff(self.starts) >= photos)
         return self._with_photos[photos]

@@ -99,7 +99,7 @@ def compare(
     rows: list[Row] = []
     systems, about, extra = list_systems(options.references, options.counts), dict[str, Any](), dict[str, list[str]]()
     for run in runs:
-        # the LQ image is measured once, with the first run
+        # the LQ images are measured only with the first run
         own = evaluator.measure_run(run, systems[1:] if rows else systems, progress, run.resolve().name)
         rows, about[run.resolve().name] = [*rows, *own], evaluator.describe_run(run)
     for name, folder in named:

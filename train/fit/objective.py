@@ -64,7 +64,7 @@ from train.recipes.recipes import Recipe
 
 
 def list_backbones(recipe: Recipe) -> set[str]:
-    """Returns the names in train/losses/backbones.py of the backbones that the losses of a recipe use."""
+    """Returns the names of the backbones that the losses of a recipe use (train/losses/backbones.py)."""
     return {"vgg16"} if any(name in recipe.losses for name in THROUGH_BACKBONE) else set()
 
 

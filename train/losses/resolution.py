@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-# The radius of the kernel in pixels (ours). For an enlargement of 2.8, it is three standard deviations of the Gaussian.
+# The radius of the kernel in pixels (ours). For an enlargement of 2.8, the radius is three standard deviations of the
+# Gaussian.
 _RADIUS = 4
 
 

@@ -94,7 +94,7 @@ def restore(
 
     The network restores `batch` faces at once, while threads read, search and write other photos
     (train/restore/batches/photo_pipeline.py). If `batch` is None, the free memory decides
-    (train/restore/restorers/batch_size.py). A restorer of ONNX files then restores one face at once. If the memory is
+    (train/restore/restorers/batch_size.py). A restorer of ONNX files then restores one face at a time. If the memory is
     too small, the batch is halved. With another batch size, a few pixels of a result can differ by one level.
     `precision` is fp32, bf16, or None for the usual precision of the device (train/restore/restorers/run_restorer.py).
 

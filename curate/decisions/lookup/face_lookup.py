@@ -182,7 +182,7 @@ class FaceLookup:
         return [face for face in self._before.members.get(identity, ()) if face in self._identity]
 
     def find_taken_out(self, faces: Sequence[FaceLocation]) -> tuple[FaceLocation, ...]:
-        """Returns the faces of `taken_out` that had the same person before the file as one of `faces`.
+        """Returns the faces of `taken_out` that belonged to a person of `faces` before the file was read.
 
         The returned faces are witnesses.
         """

@@ -40,7 +40,7 @@ class ResolvedDecision:
         )
 
     def release_witnesses(self, undone_decision: ResolvedDecision) -> None:
-        """Removes the witnesses that are in a part only because of the merge or move `undone_decision`.
+        """Removes the witnesses that are in a part only because of `undone_decision`, which is a merge or a move.
 
         If a part contains faces from several sides of `undone_decision`, only the witnesses of one side stay. A side
         stays if one of its faces is named directly. If a part has no face that is named directly, the largest side

@@ -51,8 +51,9 @@ def find_shared_photos(faces: Iterable[Face], unit_of: Mapping[str, str], units:
     """Returns the photos that show two or more of `units`.
 
     `faces` are all faces with the status ok and all near-duplicates. `unit_of` maps each face with an identity to its
-    unit. A photo with a near-duplicate shows the unit of the representative. If a photo contains only near-duplicates,
-    `SharedPhoto.faces` counts their representatives, because the representatives would be set aside.
+    unit. A photo with a near-duplicate counts as a photo of the unit to which the near-duplicate's representative
+    belongs. If a photo contains only near-duplicates, `SharedPhoto.faces` counts their representatives, because the
+    representatives would be set aside.
     """
     inside: dict[str, set[str]] = defaultdict(set)  # Photo -> faces with a unit.
     shown: dict[str, set[str]] = defaultdict(set)  # Photo -> faces with a unit, or their representatives.
@@ -168,7 +169,7 @@ class _Part(NamedTuple):
 
     key: tuple[float, int, float]
     units: tuple[str, ...]  # Empty if too many faces would be set aside.
-    losses: int  # Number of faces that are set aside if the units leave.
+    losses: int  # Number of faces that are set aside if the units leave the group.
 
 
 def _find_part(

@@ -1,4 +1,4 @@
-"""Chooses the question whose answer is expected to correct most wrong pairs of faces.
+"""Chooses the question whose answer is expected to correct the most wrong pairs of faces.
 
 A question is about two sets of faces. For a question about two people, the sets are the faces of each person. For a
 question about a face, the sets are the face and the other faces of its person. For a question about two parts of a

@@ -1,4 +1,4 @@
-"""The page that asks the question whose answer is expected to correct most."""
+"""The page of questions. It asks the question whose answer is expected to correct the most wrong pairs of faces."""
 
 from __future__ import annotations
 

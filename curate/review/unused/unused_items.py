@@ -94,7 +94,7 @@ class UnusedItem:
     # Whether a decision can accept the face: a filter dropped the face, and the page shows a picture of the face.
     can_accept: bool = False
     decision: Decision | None = None  # The decision in force that drops or accepts the face.
-    # The consent for a photo that is not used because of its consent. "" if the consent is unknown.
+    # The consent for the photo, if its consent is the reason why it is not used. "" if the consent is unknown.
     consent: str | None = None
 
 

@@ -38,7 +38,7 @@ def write(selection: Selection, folder: OutputFolder) -> None:
 def _format_list(selection: Selection, pairs: list[ExportedPair]) -> bytes:
     """Returns the CSV file that lists these pairs.
 
-    The file has the column `lq_image` if one of the targets has a low-quality image.
+    The file has the column `lq_image` if at least one target has a low-quality image.
     """
     with_lq = any(pair.target in selection.lq for pair in pairs)
     buffer = io.StringIO(newline="")

@@ -2,7 +2,7 @@
 
 The statistics are the number of targets of each person, the number of references of each target, the poses, the
 similarities and the years between target and reference. In the plots, the references of one target together have weight
-1, because a training draws targets, and then references of the target.
+1, because a training first draws a target, and then draws references of this target.
 """
 
 from __future__ import annotations

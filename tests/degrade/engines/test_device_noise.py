@@ -66,7 +66,8 @@ def test_noise_is_as_strong_as_in_the_exact_engine(op: str, strength: float, gra
     (image,) = differentiable.run_steps(batch(hq), [theta], device_noise=True)
     ours = image.permute(1, 2, 0).numpy() - hq
     assert abs(ours.mean()) * 255 < 0.3 and ours.std() == pytest.approx(exact.std(), rel=0.03)
-    # Poisson noise is stronger where the image is lighter. Halves of the pixels, divided by their luma:
+    # Poisson noise is stronger where the image is lighter. The test compares the lighter half of the pixels with the
+    # darker half.
     light = hq.mean(2) > np.median(hq.mean(2))
     assert ours[light].std() / ours[~light].std() == pytest.approx(exact[light].std() / exact[~light].std(), rel=0.06)
     assert (np.ptp(ours, axis=2).max() < 1e-6) == gray

@@ -2,8 +2,8 @@
 
 A moment is a call that changes the disk: a file is flushed, renamed or removed, or a ledger is opened, committed or
 closed. `record STAGE` is the moment at which the commit of a stage begins. startup/sitecustomize.py calls `install` in
-every process of the command. The tests can therefore run the real command, `python -m likeness ...`. The moments of its
-worker processes also count. The variables of the environment are:
+every process of the command. The tests can therefore run the real command, `python -m likeness ...`. The moments of the
+command's worker processes also count. The variables of the environment are:
 
     FAULTS_LOG   a file that gets a line of LINE bytes for each moment of any process
     FAULTS_AT    "37" is the 37th moment; "commit scan" is the first moment whose line begins so; empty means no fault

@@ -9,7 +9,7 @@ from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, UNet2DCondi
 
 WIDTHS = (16, 24, 32, 32)  # SD 2.1 has the widths 320, 640, 1280, 1280.
 PROMPT = 24  # The cross_attention_dim, which is 1024 in SD 2.1.
-# These are the other settings of SD 2.1-base's unet/config.json, with smaller sizes.
+# UNET has the other settings of SD 2.1-base's unet/config.json, with smaller sizes.
 UNET: dict[str, Any] = {
     "sample_size": 8,
     "block_out_channels": WIDTHS,

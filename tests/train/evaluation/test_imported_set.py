@@ -172,7 +172,7 @@ def test_problems_of_the_set_and_faces_that_are_not_found_are_counted(tmp_path: 
     assert counts == {not_square: 1, "gray pictures": 2, no_face: 1}  # one person of the doubles is gray
     notices = " ".join(make_notices(result))
     assert "Measured: 6 of 7 LQ images of the set" in notices and "no face: 1" in notices
-    assert "Images in which the judge finds no face: LQ input: 1 of 6; restored, no reference: 1 of 6" in notices
+    assert "Images in which the judge finds no face: 1 of 6 (LQ input); 1 of 6 (restored, no reference)" in notices
 
 
 def test_several_faces_and_faces_in_another_place_are_told_apart() -> None:
@@ -272,7 +272,7 @@ def test_people_of_an_imported_set_are_found_in_the_training(tmp_path: Path, run
     assert [one["kind"] for one in overlap["seen"]] == ["person"]
     assert overlap["expected_pairs"] is None  # the training has only one person, so it has no pairs of strangers
     notices = " ".join(make_notices(result))
-    assert "compared their pictures and people" in notices and "2 images of the set. No mean uses" in notices
+    assert "compared the pictures and people of the set" in notices and "2 images of the set. No mean uses" in notices
     assert evaluate(run, tmp_path / "set", str(bench), options) == result  # now from the cache
 
 

@@ -209,7 +209,7 @@ def test_a_step_waits_for_no_number(
         waits.__enter__()
         return gradients(*arguments)
 
-    def end(*arguments: Any) -> Any:  # a batch is moved to the device after the step before it has ended
+    def end(*arguments: Any) -> Any:  # the next batch is moved to the device after this step has ended
         if counting[0]:
             waits.__exit__(None, None, None)
             by_step.append((waits.count, reads[0]))

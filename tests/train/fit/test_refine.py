@@ -221,8 +221,8 @@ def test_the_identity_encoder_sees_the_gray_reference_before_the_warp(faces: Sna
     state = torch.load(weights / "model_ir_se50.pth")
     mirrored = 0
     for i in range(8):
-        # The picture is a crop of the snapshot, of the target's person or of another person. Half of the samples mirror
-        # it.
+        # The picture is a crop of the snapshot, of the target's person or of another person. In half of the samples,
+        # the picture is mirrored.
         picture = batch["unwarped"][i, 0]
         crops = torch.from_numpy(faces.crops / 255).permute(0, 3, 1, 2).float()
         plain, turned = (bool((crops == p).flatten(1).all(1).any()) for p in (picture, picture.flip(-1)))

@@ -126,7 +126,7 @@ class CachedMeasure:
 
         `images` has the restored image, the target and the valid pixels of each image, as in `Measure`. Each image is
         prepared once for all of these metrics. If the memory is too small, the batches are halved, and `say` gets a
-        sentence. By rounding, a value can differ from the value of the same image alone, or in a batch of another size.
+        sentence. Because of rounding, the value of an image can depend on the size of its batch.
         """
         names = [name for name in self._metrics if name in WEIGHTS and name not in self.missing]
         # hash of (image, target) -> the image, and its missing metrics

@@ -79,7 +79,7 @@ class MeasuredSet:
 
 
 def add_set_metrics(names: Sequence[str], averages: Sequence[Average], measured: MeasuredSet) -> dict[str, str]:
-    """Adds metrics, FIDs or the NTIRE score, to the average of each system.
+    """Adds the metrics `names` (FIDs or the NTIRE score) to the average of each system.
 
     Returns the metrics that cannot be measured, each with the reason. The key `against` of a value says with what the
     images were compared, so that values against different images are never put into one table.

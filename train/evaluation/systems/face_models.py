@@ -23,8 +23,9 @@ def list_failures(models: Iterable[FaceModels]) -> list[str]:
 def check_recognizer(recognizer: FaceModels, expected: str, dataset: str) -> None:
     """Raises BadInput if a restorer uses the embeddings of another recognizer than the set.
 
-    `recognizer` is the restorer's own, and `expected` is the sha256 of the set's recognizer. `dataset` is the folder of
-    the dataset. For an imported set, `dataset` is empty, and `expected` is the recognizer of the first restorer.
+    `recognizer` is the restorer's recognizer, and `expected` is the sha256 of the set's recognizer. `dataset` is the
+    folder of the dataset. For an imported set, `dataset` is empty, and `expected` is the recognizer of the first
+    restorer.
     """
     if recognizer.recognizer_sha256() == expected:
         return

@@ -43,7 +43,7 @@ Steps = Generator[Step, list[np.ndarray | Exception], Result]
 class _Photo(Generic[Result]):
     index: int
     steps: Steps[Result]
-    is_unread: bool = True  # False as soon as the first step was received
+    is_unread: bool = True  # False as soon as `steps` has returned its first step
     held: int = 0
     # the restored faces of the present step; None for a face that is not restored yet
     answers: list[np.ndarray | Exception | None] = field(default_factory=list)

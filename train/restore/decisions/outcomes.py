@@ -36,9 +36,9 @@ class FaceOutcome:
 class PhotoOutcome:
     """Describes what happened to one photo.
 
-    `status` is "ok" if a face was restored. It is "kept" if all faces were kept; the output then has the bytes of the
-    photo. If nothing was written, `status` is "dropped" (the photo shows no face or is kept out) or "failed". `reason`
-    is a sentence for the user, or None if there is nothing to report.
+    `status` is "ok" if a face was restored. `status` is "kept" if all faces were kept. The output then has the bytes of
+    the photo. If nothing was written, `status` is "dropped" (the photo shows no face or is kept out) or "failed".
+    `reason` is a sentence for the user, or None if there is nothing to report.
     """
 
     photo: str

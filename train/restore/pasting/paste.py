@@ -86,8 +86,8 @@ def make_patch(photo: np.ndarray, crop: np.ndarray, restored: np.ndarray, landma
 def make_face_mask(landmarks5: np.ndarray, size: int) -> np.ndarray:
     """Returns a mask of the face, float32 (size, size): 0 outside an ellipse, and rising smoothly to 1 inside.
 
-    `landmarks5` (5, 2) are in pixels of the crop. The ellipse is that of the mean face after an affine map. The affine
-    map moves the landmarks of the mean face to `landmarks5` (least squares), and its stretch is limited.
+    `landmarks5` (5, 2) are in pixels of the crop. An affine map moves the ellipse of the mean face to this face. The
+    map is the least squares fit of the mean face's landmarks to `landmarks5`, and its stretch is limited.
     """
     template = scale_template(FFHQ_512, FFHQ_SIZE, size)
     mean, own_mean = template.mean(0), np.asarray(landmarks5, np.float64).mean(0)

@@ -75,7 +75,7 @@ def test_a_region_is_turned_with_its_photo(orientation):
         return place_box(region, row, changes.get("file", file), changes.get("found", metadata))
 
     assert place(stored, None) == pytest.approx(LEFT) and place(stored, stored_size) == pytest.approx(LEFT)
-    # A region counts if it was written for a smaller copy.
+    # A region also counts if it was written for a smaller copy.
     assert place(stored, (stored_size[0] / 2, stored_size[1] / 2)) == pytest.approx(LEFT)
     assert place(LEFT, (WIDTH, WIDTH)) is None  # A region does not count if it was written for another crop.
     if orientation >= 5:  # A region also counts if the program that wrote it saw the upright picture.
