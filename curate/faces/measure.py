@@ -209,7 +209,7 @@ def hash_picture(image: np.ndarray) -> tuple[str, str]:
 
 
 def _hash_small(small: np.ndarray) -> str:
-    """Returns the hash of RGB uint8 (8 n, 8 n, 3): n * n bits as hex."""
+    """Returns the hash of an RGB picture, uint8 (8 n, 8 n, 3), as hex digits. The hash has n * n bits."""
     n = small.shape[0] // 8
     gray = Image.fromarray(small).convert("L").resize((n * 4, n * 4), Image.Resampling.LANCZOS)
     # Rounding errors must not count as frequencies.

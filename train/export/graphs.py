@@ -32,7 +32,8 @@ _PERSON_DIMENSIONS = {"pictures": {0: SLOTS}, "embeddings": {0: SLOTS}}
 
 @dataclass(frozen=True)
 class Graph:
-    """Holds a part of a restorer as a module. Its inputs and outputs are tensors, in the order of the names."""
+    """Holds a part of a restorer as a module. The module maps tensors to tensors, in the order of `inputs` and
+    `outputs`."""
 
     name: str
     module: nn.Module

@@ -18,8 +18,8 @@ from train.models.config import MOST_STEPS
 _TRAINING, _MODELS = "Training", "Models"
 
 # The share of mild degradations (ours). Without mild degradations, recipe `tiny` smooths images that are nearly good.
-# With a share of .5, recipe `tiny` learned only a sharpening filter in 9,600 images. At that time, the pixel losses of
-# `tiny` were absolute differences (docs/iterate.md).
+# With a share of .5 and absolute differences as pixel losses, recipe `tiny` learned only a sharpening filter in 9,600
+# images (docs/iterate.md).
 MILD_SHARE = 0.25
 
 

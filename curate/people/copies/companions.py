@@ -37,8 +37,8 @@ def find_companions(faces: Sequence[Face], vectors: np.ndarray, pairs: np.ndarra
         first, second = in_photo[photo], in_photo[other_photo]
         if len(known) >= min(len(first), len(second)):
             continue
-        # The largest face has the most exact landmarks. Each remaining face of one photo is compared with each
-        # remaining face of the other photo.
+        # The known pair with the largest face maps one photo to the other, because the largest face has the most exact
+        # landmarks. All other faces of one photo are compared with all other faces of the other photo.
         one, other = max(known, key=lambda pair: (faces[pair[0]].inter_ocular_px, pair))
         every = np.array([(i, j) for i in first for j in second if i != one and j != other])
         near = np.einsum("nd,nd->n", vectors[every[:, 0]], vectors[every[:, 1]]) >= rules.min_cosine_same_photo

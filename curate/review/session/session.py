@@ -199,7 +199,7 @@ class Session:
         if self.read_only:
             raise BadInput(self.read_only)
         if self._pass is not None:
-            raise Applying("The decisions are being applied. The act is recorded when this is done.")
+            raise Applying("The decisions are being applied. The act is recorded afterwards.")
 
     # applying
 

@@ -9,7 +9,7 @@ from manifests.report.plots import draw_histograms
 # For each measure: an SQL expression on a face f and its photo p, the width of a bin, the largest value, and a title
 # with the unit. Larger values count as the largest value.
 _MEASURES: tuple[tuple[str, float, float, str], ...] = (
-    ("512 / f.upsample", 64, 1536, "photo pixels across a crop of 512 px"),
+    ("512 / f.upsample", 64, 1536, "width of the crop in the photo, photo pixels"),
     ("f.upsample", 0.25, 6, "how many times the crop of 512 px is enlarged"),
     ("100 * f.outside", 2, 100, "share of the crop outside the photo, %"),
     ("f.inter_ocular_px", 16, 512, "distance between the eyes, photo pixels"),

@@ -81,8 +81,8 @@ def test_mse() -> None:
 
 
 def test_edge_at_one_scale() -> None:
-    # Between two columns, the picture steps up by .4. The gradient along x is .4 in every row, which counts as .375.
-    # The gradient along y is 0.
+    # Between two columns, the picture steps up by .4. The gradient along x is .4 in every row. The loss counts it as .4
+    # - .05 / 2 = .375. The gradient along y is 0.
     a, b = torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 4, 4)
     b[..., 2:] = 0.4
     assert float(edge_loss(a, b, scales=1)) == pytest.approx((0.375 / 3 + 0) / 2)

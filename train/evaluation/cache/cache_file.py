@@ -18,7 +18,7 @@ from manifests.runtime.text import make_printable
 
 _CHECKSUM = 16  # number of bytes
 _SELECT = "SELECT CAST(value AS BLOB) FROM entries WHERE key = ?"
-_SCOPE = b"scope"  # the key of the entry with the scope of the file
+_SCOPE = b"scope"  # the key of the entry that contains the scope of the file
 # Inserts nothing if another process has given the file another scope in the meantime.
 _INSERT = (
     "INSERT OR REPLACE INTO entries SELECT ?, ? "

@@ -127,7 +127,7 @@ def describe_interval(people: Sequence[str], people_known: bool = True) -> str:
             f"{coverage(units):.0%} of cases, not in 95%"
         )
     if not people_known:
-        sentence += ". The set does not say who is on each image, so two images may show one person"
+        sentence += ". The set does not say who is on each image, so two images may show the same person"
     elif unit == "images":
         people_count = "is only 1 person" if count == 1 else f"are only {count} people"
         sentence += f". There {people_count}, so the intervals say nothing about other people"

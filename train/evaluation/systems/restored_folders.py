@@ -24,8 +24,9 @@ def match_files(
     faces are neither measured nor returned.
 
     A file matches a case if its name without suffix is the face id. A file also matches if its name begins with the
-    face id and an underscore, because many scripts name their results in this way. If several face ids fit, the longest
-    counts. Raises BadInput if `folder` is not a folder, if no file matches, or if two files match the same case.
+    face id and an underscore, because many scripts name their results in this way. If a name begins with several face
+    ids, the longest of them counts. Raises BadInput if `folder` is not a folder, if no file matches, or if two files
+    match the same case.
     """
     if not folder.is_dir():
         raise BadInput(f"{folder} is not a folder: give a folder of restored images with --restored.")
