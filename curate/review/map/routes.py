@@ -19,7 +19,7 @@ from curate.review.web.reading import find_face, find_owners, open_ledger
 
 NAVIGATION = [("/map", "Map")]
 _MOST_BYTES = 16 * 2**20  # The largest size of a request with a selection, in bytes (ours). Two million rows fit.
-_HUES, _ALONE = 360, 360  # The number of hues, and the number that stands for the hue of a person with one face.
+_HUES, _ALONE = 360, 360  # The number of hues, and the number that is sent as the hue of a person with one face.
 _GOLDEN = (5**0.5 - 1) / 2  # The step from the hue of a person to the next hue, in turns of the colour circle.
 
 

@@ -528,7 +528,7 @@ def test_a_person_of_real_photos_is_gone_from_every_byte(likeness, shared_data, 
     assert not any(needle in one for needle in [*needles, *pixels] for one in data)
     assert not pictures & set(data)
     assert check_ledger(dataset) == []
-    # The dataset can still be used for training, and the purged photos stay out of it.
+    # The dataset can still be used for training, and the purged photos stay out of the training.
     assert len(take_snapshot(dataset, tmp_path / "again", 64).find_rows("train"))
     assert doubles.curated(photos, dataset).files["purged"] == len(mine)
     assert not any(needle in one for needle in needles for one in contents(dataset))
