@@ -103,7 +103,7 @@ def list_faces(paths: list[Path]) -> list[Path]:
 def measure(vae: Any, files: list[Path], spec: str) -> dict[str, Any]:
     """Returns the figures of the reconstructions of all photos of SIZE x SIZE pixels."""
     judge, values = load_faces(spec), dict[str, list[float]]()
-    # The time of a GPU is wall-clock time. Other programs may use the CPU, so its time is processor time.
+    # The time of a GPU is wall-clock time. The time of a CPU is processor time, because other programs may use the CPU.
     read_clock = time.perf_counter if torch.cuda.is_available() else time.process_time
     for file in files:
         photo = decode(file)

@@ -43,7 +43,7 @@ def read_earlier_grouping(
 ) -> tuple[EarlierGrouping | None, str | None]:
     """Returns the last grouping of the faces `face_ids`, or None if all faces must be grouped again.
 
-    Also returns a notice that says why, if new faces could usually join the last grouping, but not now.
+    If new faces could usually join the last grouping, but cannot join it now, also returns a notice that says why.
 
     `memberships` are the memberships of the last grouping. `labels` maps face_id -> label, if labels are truth.
     There is no notice if all faces are grouped in any case: the collection is small or was never grouped, the threshold

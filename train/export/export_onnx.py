@@ -42,7 +42,7 @@ from train.restore.restorers.exported.manifest import (
 from train.restore.restorers.exported.onnx_restorer import OnnxParts
 from train.restore.restorers.load_restorer import load_restorer, run_model
 
-OPSET = 18  # The version of ONNX's operators (ours). ONNX Runtime 1.20 and later run it.
+OPSET = 18  # The version of ONNX's operators (ours). ONNX Runtime 1.20 and later run this version.
 # The largest allowed difference to torch of a restored image in 0..1, if the weights are stored as float32. The limit
 # is a quarter of a level of 255 (ours).
 LIMIT = 1e-3

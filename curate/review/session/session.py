@@ -82,7 +82,8 @@ class Session:
             return self._view
 
     def _show(self, view: View) -> None:
-        # a purge or a refused consent may have removed faces, and the file of the visit must not name these faces again
+        # A purge or a refused consent may have removed faces. The file of the faces that the user has seen must not
+        # name the removed faces again.
         self._visit.forget_all_but(
             {face.face_id for face in view.people.faces.values() if face.reason not in ERASURE_REASONS}
         )

@@ -24,7 +24,7 @@ def make_cached_restorer(
     cache: EvaluationCache,
     load_batches: Callable[[], FaceBatches],
 ) -> RestoreCases:
-    """Returns a function that restores cases under systems in batches, and reads images that are in `cache`.
+    """Returns a function that restores cases for systems in batches, and reads images that are in `cache`.
 
     The scope of `cache` must contain the hash of the restorer. Equal images are stored once, for example the images of
     two systems without references. `load_batches` returns batches that restore with `model`. `load_batches` is called

@@ -1,7 +1,7 @@
 """Average the rows of an evaluation: means per system, and paired differences between two systems, with bootstrap
 intervals.
 
-A row has the values of one image under one system (train/evaluation/systems/row.py). An average has the means of one
+A row has the values of one image for one system (train/evaluation/systems/row.py). An average has the means of one
 system.
 """
 

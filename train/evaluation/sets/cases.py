@@ -149,7 +149,7 @@ def read_benchmark_set(
     """Reads the cases of a benchmark. A case gets its first `references` references, and at most as many wrong
     references.
 
-    With `most_references`, a case has more references, up to this number, if the benchmark has them. If the benchmark
+    With `most_references`, a case has up to `most_references` references, if the benchmark has them. If the benchmark
     has no pictures, `photos` is a dataset of the same photos. The crops are then read from the dataset and compared
     with the frozen hashes of their pixels, and the LQ images are made again. `size` is the side of the restorer's
     images in pixels, or None for any size. `keep` is as in `read_frozen_set`. Raises BadInput if the benchmark does not

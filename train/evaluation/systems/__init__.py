@@ -1,1 +1,1 @@
-"""Restores and measures the images of a set under each system: the LQ image, a restorer, or files of another method."""
+"""Restores and measures the images of a set for each system: the LQ image, a restorer, or files of another method."""

@@ -30,15 +30,15 @@ from train.restore.restorers.face_restorer import FaceRestorer, needs_reference
 
 @dataclass(frozen=True)
 class RestoredCase:
-    """Holds the restoration of one case under one system."""
+    """Holds the restoration of one case for one system."""
 
     references: int  # Number of references that the system gave.
     left_out: int  # Number of these references that do not seem to show the person of the LQ image.
     image: np.ndarray | None  # uint8 (S, S, 3), or None if the restored image contains NaN or infinity.
 
 
-# Maps cases and systems to the restoration of each case under each system. The keys are the face id of the case and the
-# key of the system. A case has no restoration under a system for which it has no references.
+# Maps cases and systems to the restoration of each case for each system. The keys are the face id of the case and the
+# key of the system. A case has no restoration for a system if `choose_photos` returns None.
 RestoreCases = Callable[[Sequence[Case], Sequence[System]], dict[tuple[str, str], RestoredCase]]
 
 

@@ -1,4 +1,4 @@
-"""Measure each image under each system. A row has the values of one image under one system.
+"""Measure each image for each system. A row has the values of one image for one system.
 
 The measured image is an image that the restorer restores, a file that another method restored, or the LQ image itself.
 """
@@ -36,7 +36,7 @@ def measure_systems(
 ) -> Iterator[Row]:
     """Yields a row for each system. A system has no row if the case has no references for the system.
 
-    `restorations` has the restoration of each case under each system, by the face id of the case and the key of the
+    `restorations` has the restoration of each case for each system, by the face id of the case and the key of the
     system (train/evaluation/cache/cached_restorations.py). The column `left_out` counts the references that were left
     out, because they do not seem to show the person of the LQ image.
     """
