@@ -64,7 +64,7 @@ from train.restore.restorers.load_restorer import load_restorer
 
 # Our goals: at least this share of the faces is restored, and every restored face has at least this sharpness ratio.
 LEAST_SHARE, LEAST_SHARPNESS = 2 / 3, 0.95
-FAILED = "failed"  # the decision for the faces of a photo that `restore` could not restore
+FAILED = "failed"  # the decision for every face of a photo, if `restore` could not restore the photo
 
 
 class Source(NamedTuple):

@@ -191,7 +191,7 @@ def _read_shares(place: str, value: Any) -> tuple[tuple[str, float], ...]:
     names = (*GAUSSIAN, *SHAPED)
     pairs = list(value.items()) if isinstance(value, dict) else value
     message = (
-        f"{place}: kernels must be a table that gives each name a share from 0 to 1, and one share must be above 0. "
+        f"{place}: kernels must be a table that gives each name a share from 0 to 1, with at least one share above 0. "
         f"The names are: {', '.join(names)}."
     )
     if not isinstance(pairs, list) or not pairs or not all(isinstance(p, list | tuple) and len(p) == 2 for p in pairs):

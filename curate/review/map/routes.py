@@ -76,7 +76,7 @@ async def select_faces(request: Request) -> Response:
 
 
 def show_selection(request: Request) -> Response:
-    """The page with the faces that a lasso selected."""
+    """Sends the page with the faces that a lasso selected."""
     _find_selection(request)
     return render(request, "selection.html.j2", name=request.query_params["name"])
 

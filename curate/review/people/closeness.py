@@ -19,8 +19,8 @@ _LEAST_FACES = 3  # no part of a person with fewer faces than this (ours) is pro
 def find_closest_people(dataset: Path, view: View, person: str, count: int) -> list[dict[str, Any]]:
     """Returns at most `count` people who are most similar to a person, the most similar person first.
 
-    Each item is the person's row on the wall, with the `cosine` of the two mean embeddings. The list is empty if the
-    person does not exist now.
+    Each item is the person's row on the page of all people, with the `cosine` of the two mean embeddings. The list is
+    empty if the person does not exist now.
     """
     return find_people_like(dataset, view, view.people.members.get(person, ()), count, (person,))
 
@@ -35,10 +35,10 @@ def find_people_like(
 ) -> list[dict[str, Any]]:
     """Returns at most `count` people who are most similar to `faces`, the most similar person first.
 
-    Each item is the person's row on the wall, with the `cosine` of two mean embeddings: the mean of `faces`, and the
-    mean of the person's faces that are not in `faces`. A person whose faces are all in `faces` is left out. The people
-    in `without` are left out. If `only` is given, the people outside `only` are left out too. The list is empty if none
-    of `faces` has an embedding.
+    Each item is the person's row on the page of all people, with the `cosine` of two mean embeddings: the mean of
+    `faces`, and the mean of the person's faces that are not in `faces`. A person whose faces are all in `faces` is left
+    out. The people in `without` are left out. If `only` is given, the people outside `only` are left out too. The list
+    is empty if none of `faces` has an embedding.
     """
     people, cosines = _compare_with_people(dataset, view, faces)
     allowed = np.array([name not in without and (only is None or name in only) for name in people], bool)

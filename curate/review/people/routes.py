@@ -1,4 +1,4 @@
-"""The wall of people, and the page of a person."""
+"""The page of all people, and the page of a person."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ _GONE = (
 
 
 def show_people(request: Request) -> Response:
-    """The page with the wall of people."""
+    """Sends the page of all people."""
     return render(request, "people.html.j2")
 
 
 def list_people(request: Request) -> Response:
-    """Sends the rows of some people of the wall.
+    """Sends the rows of some people for the page of all people.
 
     The request names these people with `start` and `count`. `total` counts all people.
     """
@@ -55,7 +55,7 @@ def list_people(request: Request) -> Response:
 
 
 def show_person(request: Request) -> Response:
-    """The page of a person."""
+    """Sends the page of a person."""
     session = get_session(request)
     with session.lock:
         person = _find_person(session.read(), request.path_params["person"])

@@ -36,7 +36,7 @@ _IMAGES = 20  # number of images on a page (ours)
 
 
 def show_runs(request: Request) -> Response:
-    """The page of one result. The page shows the images of one system, in the order of one metric."""
+    """Sends the page of one result. The page shows the images of one system, in the order of one metric."""
     results, sentences, sizes = _read(request)
     with open_ledger(request) as ledger:
         restored = [(name_folder(folder), folder.name) for folder in list_restored_folders(request, ledger)]

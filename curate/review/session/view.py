@@ -87,7 +87,7 @@ class View:
         self.moves: list[str] = []  # The faces that decisions may have moved since the ledger was read.
         # Maps the number of a decision to the parts of the decision that are in force, and to the faces in these parts.
         self._faces_of_decision: dict[int, tuple[list[tuple[FaceLocation, ...]], set[str]]] = {}
-        self._rows: dict[str, dict[str, Any]] = {}  # Maps a person to the person's row on the wall.
+        self._rows: dict[str, dict[str, Any]] = {}  # Maps a person to the person's row on the page of all people.
         self._texts: dict[str, str] = {}  # Maps a person to the text in which a search looks.
         self._assigned: dict[str, str] | None = None  # Maps a person to the split that a decision chose.
         self._decided: set[str] | None = None  # The people that are named by a decision in force.
@@ -147,7 +147,7 @@ class View:
     # people
 
     def describe_person(self, identity: Identity) -> dict[str, Any]:
-        """Returns the row of a person on the wall.
+        """Returns the row of a person on the page of all people.
 
         In the row, `mean` is the mean confidence of the faces, `weakest` is the lowest confidence, and `closest` is the
         smallest margin.
@@ -274,14 +274,14 @@ def measure_width(face: Face) -> float:
     return max(face.box[2] - face.box[0], face.box[3] - face.box[1])
 
 
-# maps the value of the menu `order` on the wall to the key that sorts the rows
+# maps the value of the menu `order` on the page of all people to the key that sorts the rows
 ORDERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "size": lambda row: (-row["faces"], row["id"]),
     "weakest": lambda row: (row["weakest"], row["id"]),
     "closest": lambda row: (row["closest"], row["id"]),
     "name": lambda row: (row["name"] is None, (row["name"] or "").casefold(), -row["faces"], row["id"]),
 }
-# maps the value of the menu `show` to a function that returns whether the wall shows a row; the function also gets the
+# maps the value of the menu `show` to a function that returns whether the page shows a row; the function also gets the
 # people that are named by a decision
 SHOWN: dict[str, Callable[[dict[str, Any], set[str]], bool]] = {
     "all": lambda row, decided: True,

@@ -16,7 +16,7 @@ _ITEMS = 60  # number of items on a page (ours)
 
 
 def show_unused(request: Request) -> Response:
-    """The page of the items of one kind and one reason. Without a choice, the page shows the first reason for faces."""
+    """Sends the page of the items of one kind and one reason. By default, the page shows the first reason for faces."""
     session = get_session(request)
     session.read()
     kind, code = request.query_params.get("kind"), request.query_params.get("reason")

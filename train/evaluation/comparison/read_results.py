@@ -76,7 +76,7 @@ def _read_result(name: str | None, path: Path, with_all_systems: bool) -> Loaded
         raise BadInput(f"Another version of Likeness wrote {make_printable(path)}. Run the evaluation again.")
     if with_all_systems:
         systems = {row["key"]: row["system"] for row in content["rows"] if row["key"] != "lq"}
-    # In the result of one run, the keys do not contain the run.
+    # In the result of one run, the keys do not contain the name of the run.
     is_one_run = "runs" not in content
     label = name or (path.resolve().parent.name if is_one_run else "")
 

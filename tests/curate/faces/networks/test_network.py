@@ -182,7 +182,7 @@ def test_auto_takes_a_gpu_whose_package_is_installed(monkeypatch):
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
     assert choose_device("auto") is DEVICES["cuda"] and choose_device("tensorrt") is DEVICES["tensorrt"]
     assert list_devices() == ["cpu", "cuda", "tensorrt"]
-    # Core ML and OpenVINO may compute with other bits, so `auto` never takes them.
+    # The results of Core ML and OpenVINO may have other bits, so `auto` never takes them.
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CoreMLExecutionProvider"])
     assert choose_device("auto") is CPU and choose_device("coreml") is DEVICES["coreml"]
 

@@ -1,4 +1,4 @@
-/* The wall of people. Needs review.js and grid.js. */
+/* The page of all people. Needs review.js and grid.js. */
 "use strict";
 
 function drawPerson(cell, row) {
