@@ -14,6 +14,9 @@ faces, the exact neighbour graph and the approximate search are compared. For th
 graph is made. The recall of a graph is measured on 10,000 faces: it is the share of the true neighbours with a cosine
 of .42, .55 and .60 or more that the search finds.
 
+With --memory, the faces are grouped within a limit of the memory, as with `likeness curate --memory`, and the result is
+printed and not kept.
+
 --keep writes benchmarks/results/grouping_scale.json. Rows of other sizes stay in the file.
 """
 
@@ -36,6 +39,8 @@ from record_result import HERE, read_commit, record_result
 
 from curate.people.clustering.group_embeddings import group_embeddings
 from curate.people.clustering.neighbours import find_neighbours, measure_recall
+from manifests.runtime.text import parse_size
+from manifests.runtime.workspace import Workspace
 
 DIMENSIONS = 512
 EFFECTIVE = (
@@ -103,12 +108,15 @@ def _normalise(rows: np.ndarray) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def measure_grouping(folder: Path, exact: bool) -> dict[str, Any]:
+def measure_grouping(folder: Path, exact: bool, memory: str | None) -> dict[str, Any]:
     """Groups the faces of `folder` in this process. Returns the scores of the grouping and its time."""
     vectors = np.load(folder / "vectors.npy", mmap_mode="r")
     start = time.perf_counter()
     grouping = group_embeddings(
-        vectors, np.load(folder / "photos.npy"), exact=len(vectors) if exact else min(len(vectors) - 1, 50_000)
+        vectors,
+        np.load(folder / "photos.npy"),
+        exact=len(vectors) if exact else min(len(vectors) - 1, 50_000),
+        workspace=Workspace(None if memory is None else parse_size("--memory", memory), folder),
     )
     return {
         **score_grouping(np.load(folder / "people.npy"), grouping.labels),
@@ -196,8 +204,12 @@ def draw_plot(rows: list[dict[str, Any]]) -> str:
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
-TASKS = {"exact": lambda folder: measure_grouping(folder, True), "approximate": lambda f: measure_grouping(f, False)}
-TASKS |= {"graph alone": make_graph, "recall": measure_graph}
+TASKS = {
+    "exact": lambda folder, memory: measure_grouping(folder, True, memory),
+    "approximate": lambda folder, memory: measure_grouping(folder, False, memory),
+    "graph alone": lambda folder, _: make_graph(folder),
+    "recall": lambda folder, _: measure_graph(folder),
+}
 
 
 def main() -> None:
@@ -209,13 +221,16 @@ def main() -> None:
     parser.add_argument("--make", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--plot", type=Path, help="an SVG file for a plot of time and memory by number of faces")
     parser.add_argument("--keep", action="store_true", help="write benchmarks/results/grouping_scale.json")
+    parser.add_argument("--memory", help="a limit of the memory, such as 3G")
     options = parser.parse_args()
+    if options.memory and (options.keep or options.plot):
+        parser.error("A run with --memory is only printed. Leave out --keep and --plot.")
     if options.make:
         make_faces(options.make, options.folder)
         print("{}")
         return
     if options.task:
-        print(json.dumps(TASKS[options.task](options.folder)))
+        print(json.dumps(TASKS[options.task](options.folder, options.memory)))
         return
     runs = [(n, "exact" if n <= 50_000 else "approximate") for n in options.sizes]
     runs += [(n, "exact") for n in options.sizes if 50_000 < n <= 100_000]
@@ -225,7 +240,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
             command = [sys.executable, str(Path(__file__).resolve()), "--folder", folder]
             run_measured([*command, "--make", str(n)])
-            row, peak = run_measured([*command, "--task", task])
+            limit = ["--memory", options.memory] if options.memory else []
+            row, peak = run_measured([*command, "--task", task, *limit])
             row |= {"peak_gib": peak}
             if task == "graph alone":
                 row |= run_measured([*command, "--task", "recall"])[0]

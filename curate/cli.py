@@ -54,6 +54,7 @@ def curate(
     ] = None,
     one_person_may_appear_twice: Annotated[bool, flag("--collages", panel=_PEOPLE)] = False,
     regroup: Annotated[bool, flag("--regroup", panel=_PEOPLE)] = False,
+    memory: Annotated[str | None, flag("--memory", default="3/4 of the machine's memory", panel=_PEOPLE)] = None,
     split_by: Annotated[str, flag("--split-by", panel=_PEOPLE)] = "identity",
     pairs: Annotated[str, flag("--pairs", WINDOW, panel=_PEOPLE)] = "random",
     min_photos: Annotated[int, flag("--min-photos", panel=_PEOPLE)] = 2,
@@ -91,6 +92,7 @@ def curate(
     from curate.detection.filter_files import load_filters, set_min_inter_ocular
     from curate.photos.name_rules import NameRules
     from curate.run.check_options import check_number, check_options
+    from manifests.runtime.text import parse_size
     from manifests.runtime.workers import count_cores
 
     check_number("--min-inter-ocular", min_inter_ocular, 0, float("inf"), "a number of pixels")
@@ -110,6 +112,7 @@ def curate(
         include=tuple(include or ()),
         reread=reread,
         regroup=regroup,
+        memory=None if memory is None else parse_size("--memory", memory),
         screen=screen,
         group=GroupRules(same_person=same_person, one_person_may_appear_twice=one_person_may_appear_twice),
         split=SplitRules(policy=split_by),

@@ -180,6 +180,9 @@ class CurateConfig:
     reread: bool = False  # Read every file again, even if its size and times did not change.
     # Group all faces again, even if new faces could join the people of the last grouping (curate/people/group.py).
     regroup: bool = False
+    # The most memory in bytes while the faces are grouped (curate/people/grouping_memory.py). None is a share of the
+    # machine's memory.
+    memory: int | None = None
     screen: FilterSet = DEFAULT
     dedupe: DedupeRules = field(default_factory=DedupeRules)
     group: GroupRules = field(default_factory=GroupRules)

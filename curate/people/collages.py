@@ -8,10 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from curate.config import DedupeRules
+from curate.people.clustering.components import IN_MEMORY
 from curate.people.clustering.faces_of_one_photo import group_rows_by_photo
 from curate.people.clustering.repeated_faces import REPEATED, raise_threshold
 from manifests.ledger.records import Face
 from manifests.runtime.text import format_count
+from manifests.runtime.workspace import Workspace
 
 # A face looks like a person if it is more similar to the person than a quarter (ours) of the person's own faces. In
 # eight of 836 web photos, a face looks like the person of another face in the photo. Six of the eight photos are
@@ -20,6 +22,7 @@ from manifests.runtime.text import format_count
 # a fifth instead of a quarter, the face of a woman would look like her sister.
 _QUANTILE = 0.25
 _EXAMPLES = 3  # largest number of file names in a notice
+_PICTURES_AT_ONCE = 512  # Number of pictures in one step; limits the memory.
 
 
 def find_repeated_frames(faces: Sequence[Face], vectors: np.ndarray, rules: DedupeRules) -> np.ndarray:
@@ -51,7 +54,13 @@ def find_repeating_photos(faces: Sequence[Face], vectors: np.ndarray, same_perso
     return photos
 
 
-def find_collages(vectors: np.ndarray, labels: np.ndarray, pictures: Sequence[str], threshold: float) -> dict[str, int]:
+def find_collages(
+    vectors: np.ndarray,
+    labels: np.ndarray,
+    pictures: Sequence[str],
+    threshold: float,
+    workspace: Workspace = IN_MEMORY,
+) -> dict[str, int]:
     """Returns the pictures that look like collages. The result maps each such picture to the number of its faces that
     look like the person of another face of the picture.
 
@@ -66,7 +75,10 @@ def find_collages(vectors: np.ndarray, labels: np.ndarray, pictures: Sequence[st
         members[label].append(row)
     people: dict[int, tuple[np.ndarray, float]] = {}  # label -> result of `_describe_person`
     found: dict[str, int] = {}
-    for rows in group_rows_by_photo(pictures):
+    for number, rows in enumerate(group_rows_by_photo(pictures)):
+        if number % _PICTURES_AT_ONCE == 0:
+            people.clear()
+        workspace.trim()
         very_similar = vectors[rows] @ vectors[rows].T >= raise_threshold(threshold, REPEATED)
         very_similar &= labels[rows][:, None] != labels[rows][None, :]
         repeated = set(rows[np.triu(very_similar, 1).any(axis=0)].tolist())
@@ -75,7 +87,7 @@ def find_collages(vectors: np.ndarray, labels: np.ndarray, pictures: Sequence[st
             if len(strangers) == 0 or len(members[label]) < len(own) + 2:
                 continue
             if label not in people:
-                people[label] = _describe_person(vectors[members[label]])
+                people[label] = _describe_person(workspace.read_rows(vectors, np.array(members[label])))
             total, least = people[label]
             elsewhere = total - vectors[own].sum(0)
             cosines = vectors[strangers] @ elsewhere / max(float(np.linalg.norm(elsewhere)), 1e-12)

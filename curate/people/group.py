@@ -26,6 +26,7 @@ from curate.people.earlier_grouping import (
     hash_labels,
     read_earlier_grouping,
 )
+from curate.people.grouping_memory import read_embeddings
 from curate.people.identities import make_identities, name_groups
 from curate.people.label_hints import describe_hints, find_label_doubts, find_spread_labels
 from curate.people.pending.people_now import PeopleNow, follow_batches
@@ -40,6 +41,9 @@ from manifests.privacy.keys import read_key
 from manifests.runtime.progress import Progress
 from manifests.runtime.text import format_count
 from manifests.runtime.uris import display_path
+from manifests.runtime.workspace import Workspace
+
+_ROWS_AT_ONCE = 2**14  # Number of faces in one step; limits the memory.
 
 
 @dataclass(frozen=True)
@@ -84,10 +88,10 @@ def compute_groups(
     grouping starts from the people as they are after these decisions. People keep their ids, and a locked person
     accepts no face of another person. The result is therefore the same as if each command had grouped the faces.
 
-    Raises BadInput if decisions contradict each other.
+    Raises BadInput if decisions contradict each other, or if `config.memory` is too small.
     """
     faces = select_usable_faces(all_faces)
-    face_ids, vectors = ledger.read_embeddings([face.face_id for face in faces if face.status == "ok"])
+    face_ids, vectors, workspace = read_embeddings(ledger, faces, config.memory)
     # Two faces in one picture count as two people. If a picture has several copies, the representatives of its faces
     # may be in different copies. The clustering therefore gets the picture of each face, and not the photo, to keep the
     # faces of one picture in different groups.
@@ -98,7 +102,7 @@ def compute_groups(
     face_labels, labels_are_truth, notices = _read_labels(ledger, faces, photos)
     links = resolve_links(decisions, all_faces, face_ids, face_labels if labels_are_truth else {})
     progress("group", 0, len(face_ids))
-    worth = _measure_worth(ledger, faces, face_ids, vectors)
+    worth = _measure_worth(ledger, faces, face_ids, vectors, workspace)
     is_main = _find_main_faces(faces, face_ids, picture_of)
     before = _read_memberships(ledger, [*faces, *select_replaced_faces(all_faces)])
     if followed:
@@ -118,6 +122,7 @@ def compute_groups(
             neighbours=rules.neighbours,
             worth=worth,
             is_main=is_main,
+            workspace=workspace,
         )
 
     # With --collages, the faces are grouped a second time. In the second grouping, each face of a collage counts as a
@@ -127,9 +132,9 @@ def compute_groups(
         grouping = group(pictures)
     else:
         grouping = extend_grouping(
-            vectors, earlier, pictures, links.must_links, links.cannot_links, worth=worth, is_main=is_main
+            vectors, earlier, pictures, links.must_links, links.cannot_links, worth, is_main, workspace
         )
-    collages = find_collages(vectors, grouping.labels, pictures, grouping.threshold)
+    collages = find_collages(vectors, grouping.labels, pictures, grouping.threshold, workspace)
     if collages and rules.one_person_may_appear_twice:
         grouping = group(
             [face if picture in collages else picture for face, picture in zip(face_ids, pictures, strict=True)]
@@ -256,7 +261,7 @@ def _read_memberships(ledger: Ledger, faces: Sequence[Face]) -> list[Membership]
 
 
 def _measure_worth(
-    ledger: Ledger, faces: Sequence[Face], face_ids: Sequence[str], vectors: np.ndarray
+    ledger: Ledger, faces: Sequence[Face], face_ids: Sequence[str], vectors: np.ndarray, workspace: Workspace
 ) -> np.ndarray | None:
     """Returns the worth of each face, float32 (n,), or None if the worth was not calibrated.
 
@@ -267,7 +272,12 @@ def _measure_worth(
         return None
     norm_of = {face.face_id: face.embedding_norm for face in faces}
     norms = np.array([norm_of[face] for face in face_ids], np.float64)  # None becomes NaN
-    return np.nan_to_num(measure_worth(vectors, norms, scale), nan=1.0)
+    worth = np.empty(len(norms), np.float32)
+    for begin in range(0, len(norms), _ROWS_AT_ONCE):
+        part = slice(begin, begin + _ROWS_AT_ONCE)
+        worth[part] = np.nan_to_num(measure_worth(vectors[part], norms[part], scale), nan=1.0)
+        workspace.trim()
+    return worth
 
 
 def _find_main_faces(faces: Sequence[Face], face_ids: Sequence[str], picture_of: Mapping[str, str]) -> np.ndarray:

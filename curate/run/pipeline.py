@@ -189,5 +189,6 @@ def _record_settings(ledger: Ledger, config: CurateConfig, models: FaceModels) -
 
     `likeness decide` groups, splits and pairs the faces again with these settings.
     """
-    settings = {"config": asdict(config), "same_person": models.same_person}
+    # The limit of the memory holds for this run alone.
+    settings = {"config": asdict(replace(config, memory=None)), "same_person": models.same_person}
     ledger.record("settings", "all", settings, detail=settings)

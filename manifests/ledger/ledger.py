@@ -24,6 +24,7 @@ from manifests.runtime.files import ARRAY_ERRORS, hash_config
 from manifests.runtime.json_log import log
 from manifests.runtime.text import take_first_line
 from manifests.runtime.versions import code_version, tool_versions
+from manifests.runtime.workspace import Workspace
 
 Row = TypeVar("Row")
 # (table, column, values): the rows of `table` in which `column` has one of `values` are deleted
@@ -152,7 +153,9 @@ class Ledger:
         sql = "SELECT detail FROM stages WHERE stage = ? AND detail IS NOT NULL ORDER BY finished DESC"
         return [json.loads(detail) for (detail,) in self._fetch(sql, stage)]
 
-    def read_embeddings(self, face_ids: Sequence[str] | None = None) -> tuple[list[str], np.ndarray]:
+    def read_embeddings(
+        self, face_ids: Sequence[str] | None = None, workspace: Workspace | None = None
+    ) -> tuple[list[str], np.ndarray]:
         """Returns face ids and their embeddings of unit length, float32 (n, d), in the order of `face_ids`.
 
         Without `face_ids`, returns all faces that have the status ok and an embedding, ordered by face id. The array
@@ -168,13 +171,15 @@ class Ledger:
             return [], np.zeros((0, 0), np.float32)
 
         shards, rows = zip(*(position[face] for face in ids), strict=True)
-        return ids, self.read_vectors(shards, np.array(rows))
+        return ids, self.read_vectors(shards, np.array(rows), workspace)
 
-    def read_vectors(self, shards: Sequence[str], rows: np.ndarray) -> np.ndarray:
+    def read_vectors(self, shards: Sequence[str], rows: np.ndarray, workspace: Workspace | None = None) -> np.ndarray:
         """Returns rows of embedding shards, float32 (n, d). `shards` (n,) names the shard of each row in `rows` (n,).
 
-        `n` is at least 1. Raises LedgerBroken if a shard is missing or damaged.
+        `workspace` makes the array of the result. `n` is at least 1. Raises LedgerBroken if a shard is missing or
+        damaged.
         """
+        workspace = Workspace() if workspace is None else workspace
         places_by_shard: dict[str, list[int]] = {}
         for place, shard in enumerate(shards):
             places_by_shard.setdefault(shard, []).append(place)
@@ -183,8 +188,9 @@ class Ledger:
             vectors, places = self._map_shard(name), places_by_shard[name]
             try:
                 if not result.size:
-                    result = np.empty((len(shards), vectors.shape[1]), np.float32)
+                    result = workspace.make_array((len(shards), vectors.shape[1]), np.float32)
                 result[places] = vectors[rows[places]]
+                workspace.trim()
             except (IndexError, ValueError):
                 raise LedgerBroken(
                     f"The embedding shard {name}.npy has fewer rows or other columns than the ledger says: run "

@@ -98,6 +98,7 @@ FLAGS = {
     ),
     "--collages": ("", "Allow two faces of one photo to be the same person, if the photo looks like a collage"),
     "--regroup": ("", "Group all faces again, instead of adding new faces to the people of a large collection"),
+    "--memory": ("SIZE", "The most memory while the faces are grouped, such as 8G; large arrays then lie in files"),
     "--split-by": ("POLICY", "Divide the faces into splits by identity, or by photos for a collection of one person"),
     "--sidecar": ("FILE.csv", "A table of photos with the columns file, source, licence and consent"),
     "--require-consent": ("", "Drop every photo for which neither a sidecar nor a decision gives consent"),

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+from manifests.errors import BadInput
+
+_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def make_printable(text: str | Path) -> str:
@@ -44,3 +49,15 @@ def suggest_name(word: str, names: Iterable[str]) -> str:
 def take_first_line(error: Exception) -> str:
     """Returns the first line of the text of an error. Without a text, returns the name of the error's class."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def parse_size(option: str, text: str) -> int:
+    """Returns the bytes of a size such as 8G or 500M. The units K, M, G and T are powers of 1,024.
+
+    Raises BadInput, which names the option, if `text` is not a size above 0.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT])", text.strip().upper())
+    size = int(float(match[1]) * _UNITS[match[2]]) if match else 0
+    if size == 0:
+        raise BadInput(f"{option} {text} is not a size. Give a number and a unit, such as 8G or 500M.")
+    return size

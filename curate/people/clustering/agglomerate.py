@@ -9,13 +9,14 @@ single faces does not merge in one round, because each new group is scored again
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.sparse import csr_matrix
 
+from curate.people.clustering.components import IN_MEMORY
 from curate.people.clustering.threshold import (
     MEAN_WITHIN,
     MIN_MEAN_WITHIN,
@@ -24,6 +25,7 @@ from curate.people.clustering.threshold import (
     solve_concentration,
 )
 from manifests.runtime.workers import count_cores
+from manifests.runtime.workspace import Workspace
 
 # Merging by odds goes through the levels LEVELS (ours). At each level, two groups may merge if their score is at least
 # log α plus the level. When no pair of groups reaches the level, the next level begins. With more levels, no label on
@@ -37,6 +39,10 @@ COSINE_LEVELS = (0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 0.0)
 # faces of the second group. All arrays are float64 (m,).
 Score = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 _PAIRS_AT_ONCE = 2**13  # number of pairs in one step; the vectors of so many pairs fit into the cache of a core
+_PAIRS_TO_SORT = 2**21  # number of pairs that are sorted in one step; limits the memory
+_PAIRS_TO_DEDUPLICATE = 2**23  # number of pairs whose duplicates are found in one step, if the memory is limited
+_PAIRS_TO_SCORE = 2**23  # number of pairs that are scored in the order in which their groups lie in a file
+_ROWS_AT_ONCE = 2**11  # number of groups in one step; limits the memory
 
 
 @dataclass(frozen=True)
@@ -45,11 +51,12 @@ class Graph:
 
     sums: np.ndarray  # float32 (g, d): the sum of each group's unit embeddings; merging writes into this array.
     sizes: np.ndarray  # Number of faces of each group, int64 (g,). Near-copies (group_embeddings.py) count as one face.
-    pairs: np.ndarray  # Pairs of groups that may merge, int32 (m, 2). A pair may occur several times.
+    pairs: np.ndarray  # Pairs of groups that may merge, int32 (m, 2), see `renumber_pairs`.
     forbidden_pairs: np.ndarray  # Pairs of groups that must never merge, int64 (k, 2).
     # Number of faces of each group in each photo, float32 (g, photos), or None if no photo has two faces. Merging
     # subtracts 1 from the cosine of two faces of one photo.
     photo_counts: csr_matrix | None
+    workspace: Workspace = IN_MEMORY  # makes copies of `sums`
 
 
 def select_groups(graph: Graph, rows: np.ndarray) -> Graph:
@@ -62,13 +69,22 @@ def select_groups(graph: Graph, rows: np.ndarray) -> Graph:
         return graph
     number = np.full(len(graph.sizes), -1, np.int32)
     number[rows] = np.arange(len(rows), dtype=np.int32)
-    pairs, forbidden_pairs = number[graph.pairs], number[graph.forbidden_pairs]
+    forbidden_pairs = number[graph.forbidden_pairs]
+    pairs = []
+    for begin in range(0, len(graph.pairs), _PAIRS_TO_SORT):
+        part = number[graph.pairs[begin : begin + _PAIRS_TO_SORT]]
+        pairs.append(part[(part >= 0).all(axis=1)])
+    sums = graph.workspace.make_array((len(rows), graph.sums.shape[1]), np.float32)
+    for begin in range(0, len(rows), _ROWS_AT_ONCE):
+        sums[begin : begin + _ROWS_AT_ONCE] = graph.sums[rows[begin : begin + _ROWS_AT_ONCE]]
+        graph.workspace.trim()
     return Graph(
-        sums=graph.sums[rows],
+        sums=sums,
         sizes=graph.sizes[rows],
-        pairs=pairs[(pairs >= 0).all(axis=1)],
+        pairs=np.concatenate(pairs) if pairs else graph.pairs,
         forbidden_pairs=forbidden_pairs[(forbidden_pairs >= 0).all(axis=1)],
         photo_counts=None if graph.photo_counts is None else graph.photo_counts[rows],
+        workspace=graph.workspace,
     )
 
 
@@ -147,7 +163,8 @@ class _Groups:
     """
 
     def __init__(self, graph: Graph) -> None:
-        """Stores each pair of `graph` one time, with a score of minus infinity."""
+        """Stores the pairs of `graph` with a score of minus infinity."""
+        self.workspace = graph.workspace
         # int64 (g,): for each group of `graph`, the group that contains it now
         self.labels = np.arange(len(graph.sums))
         self.count = len(graph.sums)  # number of groups that exist
@@ -155,8 +172,9 @@ class _Groups:
         self.forbidden_pairs = graph.forbidden_pairs.astype(np.int64)
         # bool (g,): whether a constraint joined faces of the group before the merging
         self.constrained = graph.sizes > 1
-        self.squared_norms = np.einsum("gd,gd->g", self.sums, self.sums, dtype=np.float64)
-        self.pairs = _deduplicate_pairs(graph.pairs, len(self.sums))
+        self.squared_norms = np.empty(len(self.sums))
+        self._measure_norms(np.arange(len(self.sums)))
+        self.pairs = graph.pairs
         self.scores = np.full(len(self.pairs), -np.inf, np.float32)
 
     def measure_mean_within(self) -> float | None:
@@ -172,47 +190,68 @@ class _Groups:
         # |sum of n unit vectors|^2 = n + the sum of the n (n - 1) cosines of different faces
         return float(np.average((self.squared_norms[large] - n) / (n * (n - 1)), weights=np.sqrt(n)))
 
-    def score_pairs(self, score: Score, places: np.ndarray | None = None) -> None:
-        """Computes the scores of the pairs with the indices `places`, or of all pairs.
+    def _measure_norms(self, groups: np.ndarray) -> None:
+        """Computes the squared length of the sum of each of the groups `groups`."""
+        for begin in range(0, len(groups), _ROWS_AT_ONCE):
+            part = groups[begin : begin + _ROWS_AT_ONCE]
+            rows = self.sums[part]
+            self.squared_norms[part] = np.einsum("gd,gd->g", rows, rows, dtype=np.float64)
+            self.workspace.trim()
 
-        A pair that must not merge gets -inf.
+    def score_pairs(self, score: Score, first: int = 0) -> None:
+        """Computes the scores of the pairs from the index `first` on.
+
+        A pair that must not merge gets -inf. The order in which the pairs are scored does not change the scores.
         """
-        places = np.arange(len(self.pairs)) if places is None else places
+        forbidden = np.unique(_make_keys(self.forbidden_pairs, len(self.sums)))
 
-        def score_part(begin: int) -> None:
-            part = places[begin : begin + _PAIRS_AT_ONCE]
+        def score_part(part: np.ndarray) -> None:
             u, v = self.pairs[part].T
             dot = np.einsum("pd,pd->p", self.sums[u], self.sums[v]).astype(np.float64)
             if self.photo_counts is not None:  # reduce the cosine of two faces of one photo by 1
                 dot -= np.asarray(self.photo_counts[u].multiply(self.photo_counts[v]).sum(axis=1)).ravel()
             a, b = self.sizes[u], self.sizes[v]
             cosine = dot / np.sqrt(np.maximum(self.squared_norms[u] * self.squared_norms[v], 1e-12))
-            self.scores[part] = score(cosine, dot / (a * b), a, b)
+            scores = score(cosine, dot / (a * b), a, b)
+            if len(forbidden):
+                keys = _make_keys(self.pairs[part], len(self.sums))
+                scores[forbidden[np.searchsorted(forbidden, keys).clip(max=len(forbidden) - 1)] == keys] = -np.inf
+            self.scores[part] = scores
+            self.workspace.trim()
 
         with ThreadPoolExecutor(count_cores()) as pool:  # numpy releases the interpreter's lock, so threads are enough
-            list(pool.map(score_part, range(0, len(places), _PAIRS_AT_ONCE)))
-        if len(self.forbidden_pairs):
-            keys = _make_keys(self.forbidden_pairs, len(self.sums))
-            self.scores[places[np.isin(_make_keys(self.pairs[places], len(self.sums)), keys)]] = -np.inf
+            for begin in range(first, len(self.pairs), _PAIRS_TO_SCORE):
+                u, v = self.pairs[begin : begin + _PAIRS_TO_SCORE].T
+                list(pool.map(score_part, self._divide_pairs(begin, u, v)))
+
+    def _divide_pairs(self, begin: int, u: np.ndarray, v: np.ndarray) -> Iterator[np.ndarray]:
+        """Yields the indices of the pairs of groups `u` and `v` in parts. The first pair has the index `begin`."""
+        for chosen in self.workspace.divide_reads(v, self.sums.strides[0], u):
+            for start in range(0, len(chosen), _PAIRS_AT_ONCE):
+                yield begin + chosen[start : start + _PAIRS_AT_ONCE]
 
     def merge(self, score: Score, min_score: float) -> bool:
         """Runs one round of merges. Returns False if no pair of groups reaches `min_score`."""
         places = np.flatnonzero(self.scores >= min_score)
         if len(places) == 0:
             return False
-        targets = _choose_merges(self.pairs[places], self.scores[places], self.sizes, np.unique(self.forbidden_pairs))
+        targets = _choose_merges(self.pairs, self.scores, places, self.sizes, np.unique(self.forbidden_pairs))
+        del places
 
         # Add the sums, sizes and flags of each merging group to its target. The arrays are float32 (g, d), float64 (g,)
         # and bool (g,).
         merging = np.flatnonzero(targets != np.arange(len(targets)))
         changed = np.zeros(len(targets), bool)
         changed[merging] = changed[targets[merging]] = True
-        np.add.at(self.sums, targets[merging], self.sums[merging])
+        at_once = self.workspace.rows_at_once // 2  # one half for `merging`, the other half for the targets
+        for begin in range(0, len(merging), at_once):
+            part = merging[begin : begin + at_once]
+            np.add.at(self.sums, targets[part], self.sums[part])
+            self.workspace.trim()
         np.add.at(self.sizes, targets[merging], self.sizes[merging])
         self.sizes[merging] = 0
         np.logical_or.at(self.constrained, targets[merging], self.constrained[merging])
-        alive = np.flatnonzero(changed & (self.sizes > 0))
-        self.squared_norms[alive] = np.einsum("gd,gd->g", self.sums[alive], self.sums[alive], dtype=np.float64)
+        self._measure_norms(np.flatnonzero(changed & (self.sizes > 0)))
         self.labels, self.forbidden_pairs = targets[self.labels], targets[self.forbidden_pairs]
         self.count -= len(merging)
         if self.photo_counts is not None:
@@ -222,11 +261,14 @@ class _Groups:
 
         # Only pairs with a changed group get new numbers and new scores. A pair of two unchanged groups cannot equal a
         # pair with a changed group, so no pair occurs twice.
-        has_changed_group = changed[self.pairs[:, 0]] | changed[self.pairs[:, 1]]
-        new_pairs = _deduplicate_pairs(targets[self.pairs[has_changed_group]], len(targets))
-        self.pairs = np.concatenate([self.pairs[~has_changed_group], new_pairs])
-        self.scores = np.concatenate([self.scores[~has_changed_group], np.full(len(new_pairs), -np.inf, np.float32)])
-        self.score_pairs(score, np.arange(len(self.pairs) - len(new_pairs), len(self.pairs)))
+        stays = ~(changed[self.pairs[:, 0]] | changed[self.pairs[:, 1]])
+        changed_pairs, self.pairs, self.scores = self.pairs[~stays], self.pairs[stays], self.scores[stays]
+        new_pairs = renumber_pairs(_slice_pairs(changed_pairs), targets.astype(np.int32), self.workspace)
+        del changed_pairs, stays
+        first = len(self.pairs)
+        self.pairs = np.concatenate([self.pairs, new_pairs])
+        self.scores = np.concatenate([self.scores, np.full(len(new_pairs), -np.inf, np.float32)])
+        self.score_pairs(score, first)
         return True
 
 
@@ -236,33 +278,75 @@ def _make_keys(pairs: np.ndarray, count: int) -> np.ndarray:
     return np.minimum(a, b).astype(np.int64) * count + np.maximum(a, b)
 
 
-def _deduplicate_pairs(pairs: np.ndarray, count: int) -> np.ndarray:
-    """Returns each pair of two different groups one time, int32 (m, 2). The smaller number comes first in each pair."""
-    keys = np.unique(_make_keys(pairs, count))
-    both = np.empty((len(keys), 2), np.int32)
-    both[:, 0], both[:, 1] = keys // count, keys % count
-    return both[both[:, 0] != both[:, 1]]
+def _slice_pairs(pairs: np.ndarray) -> Callable[[], Iterator[np.ndarray]]:
+    """Returns a function that yields the pairs, (m, 2), in parts."""
+    return lambda: (pairs[begin : begin + _PAIRS_TO_SORT] for begin in range(0, len(pairs), _PAIRS_TO_SORT))
 
 
-def _choose_merges(pairs: np.ndarray, scores: np.ndarray, sizes: np.ndarray, constrained: np.ndarray) -> np.ndarray:
+def renumber_pairs(
+    read_pairs: Callable[[], Iterator[np.ndarray]], numbers: np.ndarray, workspace: Workspace
+) -> np.ndarray:
+    """Returns each pair of two different groups one time, int32 (m, 2). The smaller number comes first in each pair.
+
+    `read_pairs` yields pairs of old numbers, (p, 2) each. The group with the old number i has the number `numbers[i]`,
+    int32 (g,). The result is sorted. If the memory is limited, many pairs are read several times. Each time, only the
+    pairs are sorted whose smaller number is in a part of all numbers.
+    """
+    count = int(numbers.max(initial=-1)) + 1
+    sorts = np.zeros(count, np.int64)  # for each number, the sort that finds the pairs with this smaller number
+    if workspace.memory is not None:
+        for part in read_pairs():
+            sorts += np.bincount(np.minimum(*numbers[part].T), minlength=count)
+        sorts = (np.cumsum(sorts) - 1) // _PAIRS_TO_DEDUPLICATE
+    result = [np.zeros((0, 2), np.int32)]
+    for sort in range(int(sorts.max(initial=-1)) + 1):
+        keys = [np.zeros(0, np.int64)]
+        for part in read_pairs():
+            pairs = numbers[part]
+            pairs = pairs[(pairs[:, 0] != pairs[:, 1]) & (sorts[np.minimum(*pairs.T)] == sort)]
+            keys.append(_make_keys(pairs, count))
+        unique = np.unique(np.concatenate(keys))
+        both = np.empty((len(unique), 2), np.int32)
+        both[:, 0], both[:, 1] = unique // count, unique % count
+        result.append(both)
+    return np.concatenate(result)
+
+
+def _find_best_partners(
+    pairs: np.ndarray, scores: np.ndarray, places: np.ndarray, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the partner with the highest score for each group, int64 (count,), and the score, float32 (count,).
+
+    Only the pairs with the indices `places` count. If two partners have equal scores, the partner with the smaller
+    number is better. A group without a pair has the partner -1.
+    """
+    best, best_score = np.full(count, -1), np.full(count, -np.inf, np.float32)
+    for begin in range(0, len(places), _PAIRS_TO_SORT):
+        part = places[begin : begin + _PAIRS_TO_SORT]
+        ends, others = np.concatenate([pairs[part], pairs[part][:, ::-1]]).T
+        both = np.concatenate([scores[part], scores[part]])
+        order = np.lexsort((others, -both, ends))
+        first = order[np.concatenate([[True], np.diff(ends[order]) > 0])]  # the best pair of each group in this part
+        group, other, score = ends[first], others[first], both[first]
+        is_better = (score > best_score[group]) | ((score == best_score[group]) & (other < best[group]))
+        best[group[is_better]], best_score[group[is_better]] = other[is_better], score[is_better]
+    return best, best_score
+
+
+def _choose_merges(
+    pairs: np.ndarray, scores: np.ndarray, places: np.ndarray, sizes: np.ndarray, constrained: np.ndarray
+) -> np.ndarray:
     """Returns for each group the number of the group into which it merges in this round, int64 (g,).
 
     A group that does not merge gets its own number.
 
-    `pairs` (m, 2) and `scores` (m,) are the pairs that reach the minimum score. `constrained` are the numbers of the
-    groups in `forbidden_pairs`.
+    `places` are the indices of the pairs, in `pairs` (m, 2) and `scores` (m,), that reach the minimum score.
+    `constrained` are the numbers of the groups in `forbidden_pairs`.
     """
     count = len(sizes)
-
-    # Find the best partner of each group, which is the partner with the highest score. If two partners have equal
-    # scores, the partner with the smaller number is better.
-    ends, others = np.concatenate([pairs, pairs[:, ::-1]]).T
-    both = np.concatenate([scores, scores])
-    order = np.lexsort((others, -both, ends))
-    first = np.concatenate([[True], np.diff(ends[order]) > 0])
-    chooser, chosen, certainty = ends[order][first], others[order][first], both[order][first]
-    best = np.full(count, -1)
-    best[chooser] = chosen
+    best, best_score = _find_best_partners(pairs, scores, places, count)
+    chooser = np.flatnonzero(best >= 0)
+    chosen, certainty = best[chooser], best_score[chooser]
 
     # If two groups chose each other, the larger group becomes a centre. If the two groups have equal sizes, the group
     # with the smaller number becomes a centre. The groups that chose a centre are its candidates.

@@ -8,12 +8,14 @@ of its neighbours, because these faces often show the same person but lie in oth
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import gcd, sqrt
 from typing import Any
 
 import faiss
 import numpy as np
+
+from manifests.runtime.workspace import Workspace
 
 # The numbers of this file are ours. We chose the numbers on 1,000,000 synthetic faces (docs/grouping.md). The inverted
 # file has _CELLS_A_ROOT * sqrt(n) cells, and the search visits _PROBES cells for each face.
@@ -24,11 +26,17 @@ _CODES, _MOST_DIMENSIONS_A_CODE = 128, 4  # About 128 codes for each face, with 
 _CANDIDATES = 2  # To find k neighbours, the cosines of the _CANDIDATES * k faces with the best codes are computed.
 # Each face is compared with the _NEAR_OF_NEAR nearest neighbours of each of its _NEAR nearest neighbours.
 _NEAR, _NEAR_OF_NEAR = 8, 32
-_ROWS_AT_ONCE = 2**14  # number of rows in one step; limits the memory
+_ROWS_AT_ONCE = 2**14  # Number of rows in one step; limits the memory.
+_BYTES_A_CANDIDATE = 48  # the memory for a candidate of a row, with all copies, at most
 
 
 def search_approximately(
-    embeddings: np.ndarray, order: np.ndarray, min_cosine: float, rows: np.ndarray, cosines: np.ndarray
+    embeddings: np.ndarray,
+    order: np.ndarray,
+    min_cosine: float,
+    rows: np.ndarray,
+    cosines: np.ndarray,
+    workspace: Workspace,
 ) -> None:
     """Fills `rows` and `cosines` with the nearest neighbours that the search finds, the nearest first.
 
@@ -36,17 +44,59 @@ def search_approximately(
     search finds fewer than k neighbours. `cosines`, float32 (n, k), gets cosines, rounded to 1e-6. A row is compared
     with a neighbour of its neighbour only if both pairs of neighbours have a cosine of `min_cosine` or more.
     """
+    _compare_codes(embeddings, order, rows, cosines, workspace)
+    _compare_neighbours_of_neighbours(embeddings, order, min_cosine, rows, cosines, workspace)
+
+
+def _compare_codes(
+    embeddings: np.ndarray, order: np.ndarray, rows: np.ndarray, cosines: np.ndarray, workspace: Workspace
+) -> None:
+    """Fills `rows` and `cosines` with the nearest of the rows that have the best codes."""
     n, k = rows.shape
-    rotation, index = _make_index(embeddings, order)
-    for part, vectors in _read_blocks(embeddings, order):
-        candidates = index.search(rotation.apply(vectors), min(_CANDIDATES * k + 1, n))[1]
+    rotation, index = _make_index(embeddings, order, workspace)
+    most = min(_CANDIDATES * k + 1, n)
+
+    def find_candidates(part: slice) -> np.ndarray:
+        candidates = index.search(rotation.apply(_read(embeddings, order, part)), most)[1]
         candidates[candidates == np.arange(part.start, part.stop)[:, None]] = -1
-        cosine = _compute_cosines(vectors, embeddings, order, candidates)
-        rows[part], cosines[part] = _keep_nearest(candidates, cosine, k)
-    _compare_neighbours_of_neighbours(embeddings, order, min_cosine, rows, cosines)
+        return np.asarray(candidates)
+
+    for part, candidates in _find_in_blocks(find_candidates, n, most * _BYTES_A_CANDIDATE, workspace):
+        cosine = _compute_cosines(embeddings, order, part, candidates, workspace)
+        for begin in range(0, len(candidates), _ROWS_AT_ONCE):
+            own = slice(part.start + begin, min(part.start + begin + _ROWS_AT_ONCE, part.stop))
+            block = slice(begin, begin + _ROWS_AT_ONCE)
+            rows[own], cosines[own] = _keep_nearest(candidates[block], cosine[block], k)
+            workspace.trim()
 
 
-def _make_index(embeddings: np.ndarray, order: np.ndarray) -> tuple[Any, faiss.IndexIVF]:
+def _find_in_blocks(
+    find: Callable[[slice], np.ndarray], n: int, row_bytes: int, workspace: Workspace
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yields slices of the rows, and their candidates, int32 (q, c). The last candidates of a row may be -1.
+
+    `find` returns the candidates of a slice of at most _ROWS_AT_ONCE rows. The candidates of a row take `row_bytes`
+    bytes of memory. If the memory is limited, the yielded slices have more rows, because the embeddings of the
+    candidates of each slice are read from the whole file.
+    """
+    steps = 1
+    if workspace.memory is not None:
+        steps = max(workspace.slack // 2 // (_ROWS_AT_ONCE * row_bytes), 1)
+    for begin in range(0, n, steps * _ROWS_AT_ONCE):
+        end = min(begin + steps * _ROWS_AT_ONCE, n)
+        found = []
+        for start in range(begin, end, _ROWS_AT_ONCE):
+            found.append(find(slice(start, min(start + _ROWS_AT_ONCE, end))))
+            workspace.trim()
+        width = max(part.shape[1] for part in found)
+        candidates = np.full((end - begin, width), -1, np.int32)
+        for start, part in zip(range(0, end - begin, _ROWS_AT_ONCE), found, strict=True):
+            candidates[start : start + len(part), : part.shape[1]] = part
+        del found
+        yield slice(begin, end), candidates
+
+
+def _make_index(embeddings: np.ndarray, order: np.ndarray, workspace: Workspace) -> tuple[Any, faiss.IndexIVF]:
     """Returns a rotation of the embeddings, and an index with the codes of all rotated rows.
 
     The random rotation gives all dimensions about the same variance, so that the codes are more exact.
@@ -60,9 +110,10 @@ def _make_index(embeddings: np.ndarray, order: np.ndarray) -> tuple[Any, faiss.I
     index.cp.max_points_per_centroid, index.cp.niter, index.cp.seed = _TRAIN_A_CELL, 8, 1
     index.pq.cp.min_points_per_centroid = 1
     sample = np.unique(np.linspace(0, n - 1, min(n, cells * _TRAIN_A_CELL)).astype(np.int64))
-    index.train(rotation.apply(np.ascontiguousarray(embeddings[order[sample]])))
-    for _, vectors in _read_blocks(embeddings, order):
-        index.add(rotation.apply(vectors))
+    index.train(rotation.apply(np.ascontiguousarray(workspace.read_rows(embeddings, order[sample]))))
+    for begin in range(0, n, _ROWS_AT_ONCE):
+        index.add(rotation.apply(_read(embeddings, order, slice(begin, begin + _ROWS_AT_ONCE))))
+        workspace.trim()
     return rotation, index
 
 
@@ -83,20 +134,38 @@ def _make_rotation(d: int) -> faiss.LinearTransform:
 
 
 def _compare_neighbours_of_neighbours(
-    embeddings: np.ndarray, order: np.ndarray, min_cosine: float, rows: np.ndarray, cosines: np.ndarray
+    embeddings: np.ndarray,
+    order: np.ndarray,
+    min_cosine: float,
+    rows: np.ndarray,
+    cosines: np.ndarray,
+    workspace: Workspace,
 ) -> None:
     """Compares each row with the neighbours of its neighbours, and keeps the nearest in `rows` and `cosines`."""
-    k = rows.shape[1]
-    before = np.where(cosines >= min_cosine, rows, -1)
-    for part, vectors in _read_blocks(embeddings, order):
+    n, k = rows.shape
+    before = np.empty((n, min(k, _NEAR_OF_NEAR)), np.int32)
+    for begin in range(0, n, _ROWS_AT_ONCE):
+        part = slice(begin, begin + _ROWS_AT_ONCE)
+        before[part] = np.where(cosines[part] >= min_cosine, rows[part], -1)[:, :_NEAR_OF_NEAR]
+        workspace.trim()
+
+    def find_candidates(part: slice) -> np.ndarray:
         near = before[part, :_NEAR]  # (q, near)
-        candidates = np.where(near[:, :, None] >= 0, before[near, :_NEAR_OF_NEAR], -1).reshape(len(near), -1)
+        candidates = np.where(near[:, :, None] >= 0, before[near], -1).reshape(len(near), -1)
         candidates = _drop_known(candidates, rows[part], np.arange(part.start, part.stop))
         # In every row, the values -1 are at the end. Only the columns with a candidate are computed.
-        candidates = np.ascontiguousarray(candidates[:, : int((candidates >= 0).sum(axis=1).max())])
-        both = np.concatenate([rows[part], candidates], axis=1)
-        cosine = np.concatenate([cosines[part], _compute_cosines(vectors, embeddings, order, candidates)], axis=1)
-        rows[part], cosines[part] = _keep_nearest(both, cosine, k)
+        return candidates[:, : int((candidates >= 0).sum(axis=1).max())]
+
+    # Most candidates of a row are known already, so half of the memory for all candidates is enough.
+    row_bytes = _NEAR * _NEAR_OF_NEAR * _BYTES_A_CANDIDATE // 2
+    for part, candidates in _find_in_blocks(find_candidates, n, row_bytes, workspace):
+        cosine = _compute_cosines(embeddings, order, part, candidates, workspace)
+        for begin in range(0, len(candidates), _ROWS_AT_ONCE):
+            own = slice(part.start + begin, min(part.start + begin + _ROWS_AT_ONCE, part.stop))
+            block = slice(begin, begin + _ROWS_AT_ONCE)
+            both = np.concatenate([rows[own], candidates[block]], axis=1)
+            rows[own], cosines[own] = _keep_nearest(both, np.concatenate([cosines[own], cosine[block]], axis=1), k)
+            workspace.trim()
 
 
 def _drop_known(candidates: np.ndarray, known: np.ndarray, own: np.ndarray) -> np.ndarray:
@@ -115,19 +184,26 @@ def _drop_known(candidates: np.ndarray, known: np.ndarray, own: np.ndarray) -> n
 
 
 def _compute_cosines(
-    vectors: np.ndarray, embeddings: np.ndarray, order: np.ndarray, candidates: np.ndarray
+    embeddings: np.ndarray, order: np.ndarray, part: slice, candidates: np.ndarray, workspace: Workspace
 ) -> np.ndarray:
-    """Returns the cosine of each row of `vectors`, float32 (q, d), and each of its candidates, float32 (q, c).
+    """Returns the cosine of each row of the slice `part` and each of its candidates, float32 (q, c).
 
-    The cosine of the candidate -1 is minus infinity.
+    The cosine of the candidate -1 is minus infinity. The parts of `divide_reads` do not change the cosines, because
+    each cosine is computed alone.
     """
-    places = np.ascontiguousarray(np.where(candidates >= 0, order[candidates], -1))
-    cosines = np.empty(places.shape, np.float32)
-    pointers = [faiss.swig_ptr(array) for array in (cosines, vectors, embeddings, places)]
-    # faiss also offers this C++ function in Python, but the type hints of faiss do not list the function
-    compute: Any = vars(faiss)["fvec_inner_products_by_idx"]
-    compute(*pointers, vectors.shape[1], *places.shape)
-    cosines[places < 0] = -np.inf
+    cosines = np.full(candidates.shape, -np.inf, np.float32)
+    places = np.flatnonzero(candidates >= 0)  # of the candidates, row by row
+    own = order[part]
+    for chosen in workspace.divide_reads(candidates.ravel()[places], embeddings.strides[0]):
+        chosen = places[chosen]
+        first, second = own[chosen // candidates.shape[1]], order[candidates.ravel()[chosen]]
+        result = np.empty(len(chosen), np.float32)
+        x, a, b, y = (faiss.swig_ptr(array) for array in (embeddings, first, second, result))
+        # faiss also offers this C++ function in Python, but the type hints of faiss do not list the function
+        compute: Any = vars(faiss)["pairwise_indexed_inner_product"]
+        compute(embeddings.shape[1], len(chosen), x, a, x, b, y)
+        cosines.ravel()[chosen] = result
+        workspace.trim()
     return cosines
 
 
@@ -138,8 +214,6 @@ def _keep_nearest(candidates: np.ndarray, cosines: np.ndarray, k: int) -> tuple[
     return np.take_along_axis(candidates, best, axis=1), np.take_along_axis(cosines, best, axis=1)
 
 
-def _read_blocks(embeddings: np.ndarray, order: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    """Yields slices of `order`, and the rows of `embeddings` in each slice, float32 (q, d)."""
-    for begin in range(0, len(order), _ROWS_AT_ONCE):
-        part = slice(begin, min(begin + _ROWS_AT_ONCE, len(order)))
-        yield part, np.ascontiguousarray(embeddings[order[part]])
+def _read(embeddings: np.ndarray, order: np.ndarray, part: slice) -> np.ndarray:
+    """Returns the rows of `embeddings` in a slice of `order`, float32 (q, d)."""
+    return np.ascontiguousarray(embeddings[order[part]])

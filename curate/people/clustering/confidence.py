@@ -5,20 +5,25 @@ The function `count_cosines` makes histograms of the cosines.
 
 from __future__ import annotations
 
-import faiss
 import numpy as np
 
-from curate.people.clustering.components import sum_rows
+from curate.people.clustering.components import IN_MEMORY, normalise_rows, sum_rows
+from curate.people.clustering.neighbours import search_rows
+from manifests.runtime.workspace import Workspace
 
 # To compute the margin of a face, the face is compared with the groups of its _RIVALS nearest neighbours in other
 # groups. If all neighbours of the face are in its own group, the face is compared with the _RIVALS groups nearest to
 # its own group.
 _RIVALS = 4
-_ROWS_AT_ONCE = 2**16  # number of rows in one step; limits the memory
+_ROWS_AT_ONCE = 2**14  # number of rows in one step; limits the memory
 
 
 def measure_confidence(
-    embeddings: np.ndarray, order: np.ndarray, labels: np.ndarray, near: np.ndarray
+    embeddings: np.ndarray,
+    order: np.ndarray,
+    labels: np.ndarray,
+    near: np.ndarray,
+    workspace: Workspace = IN_MEMORY,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the confidence and the margin of each face, float32 (n,) each.
 
@@ -28,8 +33,8 @@ def measure_confidence(
     were found. Row i of `labels`, of `near` and of the result belongs to the face `embeddings[order[i]]`.
     """
     n = len(labels)
-    total, count = sum_rows(embeddings, order, labels), np.bincount(labels)
-    rivals = _find_rival_groups(total, count, labels, near)
+    total, count = sum_rows(embeddings, order, labels, workspace), np.bincount(labels)
+    rivals = _find_rival_groups(total, count, labels, near, workspace)
     confidence, margin = np.ones(n, np.float32), np.full(n, 2.0, np.float32)
     for begin in range(0, n, _ROWS_AT_ONCE):
         rows = slice(begin, min(begin + _ROWS_AT_ONCE, n))
@@ -38,7 +43,7 @@ def measure_confidence(
         # The confidence follows from the dot product of the face and the sum of its group. The dot product includes the
         # cosine of the face with itself, so 1 is subtracted.
         own = count[label]
-        to_own = np.einsum("nd,nd->n", vectors, total[label]) - 1.0
+        to_own = np.einsum("nd,nd->n", vectors, workspace.read_rows(total, label)) - 1.0
         confidence[rows] = np.where(own > 1, to_own / np.maximum(own - 1, 1), 1.0)
         if near.shape[1] == 0:
             continue
@@ -50,7 +55,7 @@ def measure_confidence(
         nearest = np.full(len(label), -1.0)
         for column in np.argsort(~is_other, axis=1, kind="stable")[:, :_RIVALS].T:
             other = neighbour_label[np.arange(len(label)), column]
-            cosine = np.einsum("nd,nd->n", vectors, total[other]) / count[other]
+            cosine = np.einsum("nd,nd->n", vectors, workspace.read_rows(total, other)) / count[other]
             nearest = np.where(other != label, np.maximum(nearest, cosine), nearest)
 
         # If a face has no neighbour in another group, compare the face with the groups near its own group.
@@ -59,13 +64,16 @@ def measure_confidence(
             other = rivals[label[enclosed], column]
             exists = other >= 0
             place, other = enclosed[exists], other[exists]
-            cosine = np.einsum("nd,nd->n", vectors[place], total[other]) / count[other]
+            cosine = np.einsum("nd,nd->n", vectors[place], workspace.read_rows(total, other)) / count[other]
             nearest[place] = np.maximum(nearest[place], cosine)
         margin[rows] = confidence[rows] - nearest
+        workspace.trim()
     return confidence, margin
 
 
-def _find_rival_groups(total: np.ndarray, count: np.ndarray, labels: np.ndarray, near: np.ndarray) -> np.ndarray:
+def _find_rival_groups(
+    total: np.ndarray, count: np.ndarray, labels: np.ndarray, near: np.ndarray, workspace: Workspace
+) -> np.ndarray:
     """Returns for each group the _RIVALS groups with the nearest centres, int64 (groups, _RIVALS).
 
     If each face of a group has a neighbour in another group, all values of the group are -1.
@@ -80,9 +88,14 @@ def _find_rival_groups(total: np.ndarray, count: np.ndarray, labels: np.ndarray,
     groups_to_search = np.unique(labels[enclosed]) if near.shape[1] else np.zeros(0, np.int64)
     if len(groups_to_search) == 0 or groups == 1:
         return rivals
-    centres = total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
+    centres = workspace.make_array(total.shape, np.float32)
+    for begin in range(0, groups, _ROWS_AT_ONCE):
+        centres[begin : begin + _ROWS_AT_ONCE] = total[begin : begin + _ROWS_AT_ONCE]
+        workspace.trim()
+    normalise_rows(centres, workspace)
     k = min(_RIVALS + 1, groups)  # one more group than needed, because the search also returns the group itself
-    _, nearest = faiss.knn(centres[groups_to_search], centres, k, metric=faiss.METRIC_INNER_PRODUCT)
+    queries = workspace.read_rows(centres, groups_to_search)
+    _, nearest = search_rows(queries, centres, np.arange(groups), k, workspace)
     for group, row in zip(groups_to_search, nearest, strict=True):
         others = row[row != group][:_RIVALS]
         rivals[group, : len(others)] = others

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import ndtri
 
-from curate.people.clustering.components import sum_rows
+from curate.people.clustering.components import IN_MEMORY, sum_rows
 from curate.people.clustering.weak_faces import WEAK_FACTOR
+from manifests.runtime.workspace import Workspace
 
 # Let c be the cosine of the faces of a group of two faces. The group is doubtful if _EXPECTED_PAIRS or more pairs
 # (ours) of strangers in the collection are expected to have a cosine of c or more.
@@ -18,6 +19,7 @@ _MOST_SPREADS = 3.5
 # Strangers seldom form large groups with a high mean cosine. The limit therefore falls with the number of faces of the
 # group. For a group of many faces, the limit is lower by _LESS_FOR_MANY times (ours) the spread.
 _LESS_FOR_MANY = 0.5
+_ROWS_AT_ONCE = 2**14  # number of groups in one step; limits the memory
 
 
 def find_doubtful_groups(
@@ -27,6 +29,7 @@ def find_doubtful_groups(
     is_strong: np.ndarray,
     has_formed: np.ndarray,
     spread: float,
+    workspace: Workspace = IN_MEMORY,
 ) -> np.ndarray:
     """Returns which groups are doubtful, bool (groups,).
 
@@ -47,10 +50,12 @@ def find_doubtful_groups(
     if len(rows) == 0:
         return doubtful
     # |sum of n unit vectors|^2 = n + the sum of the n (n - 1) cosines of different faces
-    total = np.zeros((groups, embeddings.shape[1]), np.float32)
-    part = sum_rows(embeddings, order[rows], labels[rows])
-    total[: len(part)] = part
-    squared = np.einsum("gd,gd->g", total, total, dtype=np.float64)
+    total, squared = sum_rows(embeddings, order[rows], labels[rows], workspace), np.zeros(groups)
+    for begin in range(0, len(total), _ROWS_AT_ONCE):
+        part = total[begin : begin + _ROWS_AT_ONCE]
+        squared[begin : begin + len(part)] = np.einsum("gd,gd->g", part, part, dtype=np.float64)
+        workspace.trim()
+    del total
     mean_cosine = (squared - n) / np.maximum(n * (n - 1), 1)
     while True:
         people = int((~doubtful).sum() + n[doubtful].sum())

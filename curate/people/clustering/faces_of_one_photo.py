@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from curate.people.clustering.components import sum_rows
+from curate.people.clustering.components import IN_MEMORY, sum_rows
+from manifests.runtime.workspace import Workspace
 
 
 def count_faces_in_photos(photos: np.ndarray | None, labels: np.ndarray) -> csr_matrix | None:
@@ -25,20 +26,35 @@ def count_faces_in_photos(photos: np.ndarray | None, labels: np.ndarray) -> csr_
     return csr_matrix((np.ones(len(several), np.float32), (labels[several], column)), shape=shape)
 
 
+def number_photos(photo_ids: Sequence[object]) -> np.ndarray:
+    """Returns a number for each photo id, int64 (n,). Numbers start at 0, and are in the order of the ids as text.
+
+    np.unique would need several times the memory, because it stores each id with the length of the longest id.
+    """
+    numbers = {name: number for number, name in enumerate(sorted({str(photo) for photo in photo_ids}))}
+    return np.fromiter((numbers[str(photo)] for photo in photo_ids), np.int64, len(photo_ids))
+
+
 def group_rows_by_photo(photos: np.ndarray | Sequence[str]) -> Iterator[np.ndarray]:
     """Yields the rows of each photo with two rows or more, int64 (k,), in the order of the photos.
 
     `photos` (n,) are the numbers or the ids of the photos of n faces.
     """
-    number = np.unique(photos, return_inverse=True)[1]
-    order = np.argsort(number, kind="stable")
+    number = photos if isinstance(photos, np.ndarray) else number_photos(photos)
+    order = np.flatnonzero(np.bincount(number)[number] > 1) if len(number) else np.zeros(0, np.int64)
+    order = order[np.argsort(number[order], kind="stable")]
     for rows in np.split(order, np.flatnonzero(np.diff(number[order])) + 1):
-        if len(rows) > 1:
+        if len(rows):
             yield rows
 
 
 def separate_faces_of_one_photo(
-    embeddings: np.ndarray, order: np.ndarray, photos: np.ndarray, labels: np.ndarray, block: np.ndarray
+    embeddings: np.ndarray,
+    order: np.ndarray,
+    photos: np.ndarray,
+    labels: np.ndarray,
+    block: np.ndarray,
+    workspace: Workspace = IN_MEMORY,
 ) -> np.ndarray:
     """Returns the labels after separating faces of one photo that are in one group.
 
@@ -58,7 +74,7 @@ def separate_faces_of_one_photo(
     labels = labels.copy()
     rows = np.flatnonzero(np.isin(labels, crowded_groups))
     place = np.searchsorted(crowded_groups, labels[rows])
-    vectors = embeddings[order[rows]]
+    vectors = workspace.read_rows(embeddings, order[rows])
     likeness = np.einsum("nd,nd->n", vectors, sum_rows(vectors, np.arange(len(rows)), place)[place])
     rows_of: dict[int, list[int]] = {}
     best: dict[int, float] = {}

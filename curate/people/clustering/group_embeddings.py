@@ -12,16 +12,26 @@ evidence is clear (weak_faces.py). Groups whose faces may be faces of strangers 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from curate.people.clustering.agglomerate import Graph, merge_by_mean_cosine, merge_by_odds, select_groups
-from curate.people.clustering.components import label_components, normalise_rows, sum_rows
+from curate.people.clustering.agglomerate import (
+    Graph,
+    merge_by_mean_cosine,
+    merge_by_odds,
+    renumber_pairs,
+    select_groups,
+)
+from curate.people.clustering.components import IN_MEMORY, label_components, normalise_rows, sum_rows
 from curate.people.clustering.confidence import measure_confidence
 from curate.people.clustering.doubtful_people import find_doubtful_groups
-from curate.people.clustering.faces_of_one_photo import count_faces_in_photos, separate_faces_of_one_photo
+from curate.people.clustering.faces_of_one_photo import (
+    count_faces_in_photos,
+    number_photos,
+    separate_faces_of_one_photo,
+)
 from curate.people.clustering.neighbours import EXACT, Neighbours, find_neighbours
 from curate.people.clustering.repeated_faces import join_repeated_faces, raise_threshold
 from curate.people.clustering.threshold import (
@@ -35,6 +45,7 @@ from curate.people.clustering.threshold import (
 )
 from curate.people.clustering.weak_faces import WEAK, form_weak_people, join_weak_groups
 from manifests.errors import BadInput
+from manifests.runtime.workspace import Workspace
 
 # Two faces with a cosine of COPIES (ours) or more are near-copies, and count as one face. Near-copies come from copies
 # of one picture, or from one burst of photos. If `same_person` is given, the limit is same_person + COPIES * (1 -
@@ -48,7 +59,7 @@ COPIES = 0.95
 # changed the BCubed F by .0001, and reduced the time of merging to a fifth.
 _MIN_SPREADS, _BELOW_SAME_PERSON = 1.5, 0.15
 _MIN_SPREADS_OF_MANY = 4.4
-_ROWS_AT_ONCE = 2**16  # number of rows in one step; limits the memory
+_ROWS_AT_ONCE = 2**14  # number of rows in one step; limits the memory
 
 
 @dataclass(frozen=True)
@@ -84,6 +95,7 @@ def group_embeddings(
     exact: int = EXACT,
     worth: np.ndarray | None = None,
     is_main: np.ndarray | None = None,
+    workspace: Workspace = IN_MEMORY,
 ) -> Grouping:
     """Groups the unit rows of `embeddings`, float32 (n, d).
 
@@ -111,33 +123,42 @@ def group_embeddings(
     finite, if the length of a row is not 1, or if another argument is out of range.
     """
     embeddings = _check_embeddings(embeddings)
+    workspace.watch(embeddings)
     n = len(embeddings)
-    _check_arguments(embeddings, photo_ids, must_link, cannot_link, same_person, neighbours, worth, is_main)
+    _check_arguments(embeddings, photo_ids, must_link, cannot_link, same_person, neighbours, worth, is_main, workspace)
     if n == 0:
         empty = np.zeros(0, np.float32)
         return Grouping(np.zeros(0, np.int64), empty, empty, 1.0 if same_person is None else same_person, 0.0)
 
     # From here on, faces, photos and links are numbered in an order that depends only on the values of the embeddings.
-    photos = None if photo_ids is None else np.unique(np.asarray(photo_ids, str), return_inverse=True)[1]
-    order = _sort_rows(embeddings, photos)
+    photos = None if photo_ids is None else number_photos(photo_ids)
+    order = _sort_rows(embeddings, photos, workspace)
     rank = np.empty(n, np.int64)
     rank[order] = np.arange(n)
     photos = None if photos is None else photos[order]
     must = rank[np.array(must_link, np.int64).reshape(-1, 2)]
     cannot = rank[np.array(cannot_link, np.int64).reshape(-1, 2)]
 
+    # If the memory is limited, sort the rows themselves, so that later steps read the file from its start to its end.
+    # From here on, row i is embeddings[place[i]].
+    place = order
+    if workspace.memory is not None:
+        embeddings, place = _copy_rows(embeddings, order, workspace), np.arange(n)
+
     # Measure the spread of the cosines between strangers on an evenly spaced sample. Find the nearest neighbours of
     # every face.
-    sample = order[np.unique(np.linspace(0, n - 1, min(SAMPLE_SIZE, n)).astype(np.int64))]
-    measured_spread = measure_spread(embeddings[sample])
+    rows = np.unique(np.linspace(0, n - 1, min(SAMPLE_SIZE, n)).astype(np.int64))
+    sample = workspace.read_rows(embeddings, place[rows])
+    measured_spread = measure_spread(sample)
     spread, tail_factor = measured_spread or estimate_spread(embeddings.shape[1]), TAIL_FACTOR
     if n > exact and measured_spread is not None:
-        tail_factor = measure_tail_factor(embeddings[sample], measured_spread)
+        tail_factor = measure_tail_factor(sample, measured_spread)
         spread = round(spread * tail_factor / TAIL_FACTOR, 6)
     min_cosine = _MIN_SPREADS * spread if n <= exact else _MIN_SPREADS_OF_MANY * spread / tail_factor
     if same_person is not None:
         min_cosine = same_person - _BELOW_SAME_PERSON
-    near = find_neighbours(embeddings, order, neighbours, min_cosine if same_person is None else same_person, exact)
+    least = min_cosine if same_person is None else same_person
+    near = find_neighbours(embeddings, place, neighbours, least, exact, workspace)
 
     # Find the pairs of near-copies, int64 (m, 2), and join each set of near-copies into one face. The vector of a
     # joined face is the normalised mean of its near-copies, float32 (faces, d). Three kinds of pairs are never
@@ -145,28 +166,30 @@ def group_embeddings(
     linked = np.isin(np.arange(n), np.concatenate([must.ravel(), cannot.ravel()]))
     is_strong = np.ones(n, bool) if worth is None else (worth[order] >= WEAK) | linked
     block = label_components(n, must)
-    copies = _select_pairs(near, COPIES if same_person is None else raise_threshold(same_person, COPIES))
+    least = COPIES if same_person is None else raise_threshold(same_person, COPIES)
+    copies = np.concatenate([np.zeros((0, 2), np.int32), *_read_pairs(near, least, workspace)()])
     copies = copies[~np.isin(block[copies], block[cannot]).any(1) & is_strong[copies].any(1)]
     if photos is not None:
         copies = copies[photos[copies[:, 0]] != photos[copies[:, 1]]]
     face = label_components(n, copies)
-    sums = sum_rows(embeddings, order, face)
-    normalise_rows(sums)
+    sums = sum_rows(embeddings, place, face, workspace)
+    normalise_rows(sums, workspace)
 
     # Make the first groups. A group is a single face, or all faces that must-links join. A group is weak if all its
     # faces are weak.
     start = label_components(len(sums), face[must])
     sizes = np.bincount(start)
     if len(sizes) < len(sums):
-        sums = sum_rows(sums, np.arange(len(sums)), start)
+        sums = sum_rows(sums, np.arange(len(sums)), start, workspace)
     start = start[face]
     strong = np.bincount(start, is_strong) > 0  # bool (groups,)
     graph = Graph(
         sums=sums,
         sizes=sizes,
-        pairs=start.astype(np.int32)[_select_pairs(near, min_cosine)],
+        pairs=renumber_pairs(_read_pairs(near, min_cosine, workspace), start.astype(np.int32), workspace),
         forbidden_pairs=start[cannot],
         photo_counts=count_faces_in_photos(photos, start),
+        workspace=workspace,
     )
 
     near = replace(
@@ -195,7 +218,7 @@ def group_embeddings(
     del graph, sums
     labels = people[start]
     if same_person is not None and measured_spread is None:
-        false_match_rate = _measure_false_match_rate(embeddings[sample], labels[rank[sample]], same_person)
+        false_match_rate = _measure_false_match_rate(sample, labels[rows], same_person)
     else:
         false_match_rate = evidence.estimate_false_match_rate(threshold)
 
@@ -203,19 +226,19 @@ def group_embeddings(
     # Number the groups, and measure the certainty of each face.
     repeated = np.zeros(0, np.int64)
     if photos is not None:
-        labels = separate_faces_of_one_photo(embeddings, order, photos, labels, block)
-        labels, repeated = join_repeated_faces(embeddings, order, photos, labels, linked, threshold)
+        labels = separate_faces_of_one_photo(embeddings, place, photos, labels, block, workspace)
+        labels, repeated = join_repeated_faces(embeddings, place, photos, labels, linked, threshold, workspace)
     labels = np.unique(labels, return_inverse=True)[1]
     doubtful = np.zeros(n, bool)
     if same_person is None:
         counts = np.zeros(n, bool)  # True for one row of each joined face, if possible a strong row
-        rows = np.argsort(~is_strong, kind="stable")
-        counts[rows[np.unique(face[rows], return_index=True)[1]]] = True
+        strong_first = np.argsort(~is_strong, kind="stable")
+        counts[strong_first[np.unique(face[strong_first], return_index=True)[1]]] = True
         doubtful = find_doubtful_groups(
-            embeddings, order, labels, is_strong & counts, has_formed[start] & counts, spread
+            embeddings, place, labels, is_strong & counts, has_formed[start] & counts, spread, workspace
         )[labels]
         doubtful &= ~np.isin(labels, labels[must])
-    confidence, margin = measure_confidence(embeddings, order, labels, near.rows)
+    confidence, margin = measure_confidence(embeddings, place, labels, near.rows, workspace)
     return Grouping(
         labels=labels[rank],
         confidence=confidence[rank],
@@ -254,6 +277,7 @@ def _check_arguments(
     neighbours: int,
     worth: np.ndarray | None,
     is_main: np.ndarray | None,
+    workspace: Workspace,
 ) -> None:
     n = len(embeddings)
     if is_main is not None and len(is_main) != n:
@@ -277,6 +301,7 @@ def _check_arguments(
                 "An embedding is not finite or does not have length 1. Normalise the embeddings, and leave out faces "
                 "without an embedding."
             )
+        workspace.trim()
     if same_person is not None and not -1 <= same_person <= 1:
         raise BadInput(f"same_person is {same_person}. Give a cosine from -1 to 1, or leave same_person out.")
     if unknown := [row for pair in (*must_link, *cannot_link) for row in pair if not 0 <= row < n]:
@@ -290,7 +315,7 @@ def _check_arguments(
             )
 
 
-def _sort_rows(embeddings: np.ndarray, photos: np.ndarray | None) -> np.ndarray:
+def _sort_rows(embeddings: np.ndarray, photos: np.ndarray | None, workspace: Workspace) -> np.ndarray:
     """Returns an order of the rows that depends only on the values of the rows, int64 (n,).
 
     The groups therefore do not depend on the order of the input. Rows are sorted by a hash of their bits, then by their
@@ -303,6 +328,7 @@ def _sort_rows(embeddings: np.ndarray, photos: np.ndarray | None) -> np.ndarray:
         # -0 becomes 0, so that equal rows have equal bits
         rows = embeddings[begin : begin + _ROWS_AT_ONCE] + np.float32(0)
         key[begin : begin + len(rows)] = rows.view(np.uint32).astype(np.uint64) @ weights
+        workspace.trim()
     return np.lexsort((np.zeros(n) if photos is None else photos, key))
 
 
@@ -313,11 +339,27 @@ def _measure_false_match_rate(vectors: np.ndarray, labels: np.ndarray, cosine: f
     return float(((vectors @ vectors.T)[upper][different] >= cosine).mean()) if different.any() else 0.0
 
 
-def _select_pairs(near: Neighbours, min_cosine: float) -> np.ndarray:
-    """Returns the pairs of neighbours with a cosine of at least `min_cosine`, int32 (m, 2)."""
-    pairs = [np.zeros((0, 2), np.int32)]
-    for begin in range(0, len(near.rows), _ROWS_AT_ONCE):
-        rows, cosines = near.rows[begin : begin + _ROWS_AT_ONCE], near.cosines[begin : begin + _ROWS_AT_ONCE]
-        row, column = np.nonzero((cosines >= min_cosine) & (rows >= 0))
-        pairs.append(np.stack([row + begin, rows[row, column]], axis=1).astype(np.int32))
-    return np.concatenate(pairs)
+def _copy_rows(embeddings: np.ndarray, order: np.ndarray, workspace: Workspace) -> np.ndarray:
+    """Returns a copy of `embeddings[order]`. Each part of the copy takes a quarter of the slack of the memory."""
+    copy = workspace.make_array(embeddings.shape, np.float32)
+    at_once = max(workspace.slack // 4 // embeddings.strides[0], _ROWS_AT_ONCE)
+    for begin in range(0, len(order), at_once):
+        copy[begin : begin + at_once] = workspace.read_rows(embeddings, order[begin : begin + at_once])
+        workspace.trim()
+    return copy
+
+
+def _read_pairs(near: Neighbours, min_cosine: float, workspace: Workspace) -> Callable[[], Iterator[np.ndarray]]:
+    """Returns a function that yields the pairs of neighbours with a cosine of at least `min_cosine`.
+
+    The pairs come in parts, int32 (p, 2).
+    """
+
+    def read() -> Iterator[np.ndarray]:
+        for begin in range(0, len(near.rows), _ROWS_AT_ONCE):
+            rows, cosines = near.rows[begin : begin + _ROWS_AT_ONCE], near.cosines[begin : begin + _ROWS_AT_ONCE]
+            row, column = np.nonzero((cosines >= min_cosine) & (rows >= 0))
+            yield np.stack([row + begin, rows[row, column]], axis=1).astype(np.int32)
+            workspace.trim()
+
+    return read

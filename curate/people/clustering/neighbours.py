@@ -13,6 +13,8 @@ import faiss
 import numpy as np
 
 from curate.people.clustering.approximate_search import search_approximately
+from curate.people.clustering.components import IN_MEMORY
+from manifests.runtime.workspace import Workspace
 
 # For up to EXACT faces, every face is compared with every other face. For 200,000 faces of 512 dimensions, the
 # comparison takes about ten minutes on 2 cores.
@@ -32,7 +34,12 @@ class Neighbours:
 
 
 def find_neighbours(
-    embeddings: np.ndarray, order: np.ndarray, k: int, min_cosine: float, exact: int = EXACT
+    embeddings: np.ndarray,
+    order: np.ndarray,
+    k: int,
+    min_cosine: float,
+    exact: int = EXACT,
+    workspace: Workspace = IN_MEMORY,
 ) -> Neighbours:
     """Returns the `k` nearest other rows of each unit row of `embeddings`, float32 (n, d).
 
@@ -48,7 +55,8 @@ def find_neighbours(
     k = min(k, n - 1)
     if k <= 0:
         return Neighbours(np.zeros((n, 0), np.int32), np.zeros((n, 0), np.float32), 1.0)
-    rows, cosines, notices = np.full((n, k), -1, np.int32), np.full((n, k), -np.inf, np.float32), list[str]()
+    rows, cosines = workspace.make_array((n, k), np.int32), workspace.make_array((n, k), np.float32)
+    rows[:], cosines[:], notices = -1, -np.inf, list[str]()
     if _has_gpu():
         try:
             _search(_copy_to_gpu(_make_exact_index(embeddings, order)), embeddings, order, rows, cosines)
@@ -59,8 +67,9 @@ def find_neighbours(
     if n <= exact:
         _search(_make_exact_index(embeddings, order), embeddings, order, rows, cosines)
         return Neighbours(rows, cosines, 1.0, tuple(notices))
-    search_approximately(embeddings, order, min_cosine, rows, cosines)
-    return Neighbours(rows, cosines, measure_recall(embeddings, order, rows, min_cosine), tuple(notices))
+    search_approximately(embeddings, order, min_cosine, rows, cosines, workspace)
+    recall = measure_recall(embeddings, order, rows, min_cosine, workspace=workspace)
+    return Neighbours(rows, cosines, recall, tuple(notices))
 
 
 def _make_exact_index(embeddings: np.ndarray, order: np.ndarray) -> faiss.IndexFlatIP:
@@ -102,7 +111,12 @@ def _gpu_resources() -> Any:
 
 
 def measure_recall(
-    embeddings: np.ndarray, order: np.ndarray, rows: np.ndarray, min_cosine: float, queries: int = _RECALL_QUERIES
+    embeddings: np.ndarray,
+    order: np.ndarray,
+    rows: np.ndarray,
+    min_cosine: float,
+    queries: int = _RECALL_QUERIES,
+    workspace: Workspace = IN_MEMORY,
 ) -> float:
     """Returns the share that `rows`, (n, k), contains of the true neighbours with a cosine of `min_cosine` or more.
 
@@ -111,13 +125,28 @@ def measure_recall(
     """
     n, k = rows.shape
     sample = np.unique(np.linspace(0, n - 1, queries).astype(np.int64))
-    exact = faiss.ResultHeap(len(sample), k + 1, keep_max=True)
-    for begin in range(0, n, _ROWS_AT_ONCE):
-        part = embeddings[order[begin : begin + _ROWS_AT_ONCE]]
-        alike, nearest = faiss.knn(embeddings[order[sample]], part, min(k + 1, len(part)), faiss.METRIC_INNER_PRODUCT)
-        exact.add_result(alike, nearest + begin)
-    exact.finalize()
-    query, column = np.nonzero((min_cosine <= exact.D) & (sample[:, None] != exact.I))
-    row, other = sample[query], exact.I[query, column]
+    cosines, nearest = search_rows(
+        workspace.read_rows(embeddings, order[sample]), embeddings, order, k + 1, workspace=workspace
+    )
+    query, column = np.nonzero((min_cosine <= cosines) & (sample[:, None] != nearest))
+    row, other = sample[query], nearest[query, column]
     hits = (rows[row] == other[:, None]).any(axis=1) | (rows[other] == row[:, None]).any(axis=1)
     return float(hits.mean()) if len(hits) else 1.0
+
+
+def search_rows(
+    queries: np.ndarray, vectors: np.ndarray, order: np.ndarray, k: int, workspace: Workspace = IN_MEMORY
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the cosines of each query and its `k` nearest rows, float32 (q, k), and the row numbers, int64 (q, k).
+
+    `queries`, float32 (q, d), are compared with all rows of `vectors`, float32 (n, d). Row i is `vectors[order[i]]`.
+    The rows are read in parts, from the first to the last.
+    """
+    result = faiss.ResultHeap(len(queries), k, keep_max=True)
+    for begin in range(0, len(order), _ROWS_AT_ONCE):
+        part = np.ascontiguousarray(workspace.read_rows(vectors, order[begin : begin + _ROWS_AT_ONCE]))
+        cosines, nearest = faiss.knn(queries, part, min(k, len(part)), faiss.METRIC_INNER_PRODUCT)
+        result.add_result(cosines, nearest + begin)
+        workspace.trim()
+    result.finalize()
+    return np.asarray(result.D), np.asarray(result.I)

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from curate.people.clustering.components import IN_MEMORY
 from curate.people.clustering.faces_of_one_photo import group_rows_by_photo
+from manifests.runtime.workspace import Workspace
 
 # The limits lie between the threshold t and 1: a limit of .55 means a cosine of t + .55 (1 - t). The limits are ours.
 # In 2,756 web photos with a threshold of .34, seven pairs of faces of one photo have a cosine above .57. Five of the
@@ -20,6 +22,7 @@ REPEATED = 0.55  # Two faces of one photo are one person only if their cosine re
 LIKE_PERSON = 0.25  # The face that joins must also reach this limit in its cosine to the person's other photos.
 # A person needs faces in MIN_OTHER_PHOTOS other photos, so that twins who are only in one photo stay two people.
 MIN_OTHER_PHOTOS = 2
+_PHOTOS_AT_ONCE = 512  # number of photos in one step; limits the memory
 
 
 def raise_threshold(threshold: float, part: float) -> float:
@@ -34,6 +37,7 @@ def join_repeated_faces(
     labels: np.ndarray,
     linked: np.ndarray,
     threshold: float,
+    workspace: Workspace = IN_MEMORY,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the groups after single faces joined a person of their photo, and the rows that show a person a second
     time.
@@ -45,10 +49,13 @@ def join_repeated_faces(
     `threshold` or more.
     """
     labels = labels.copy()
-    people = _People(embeddings, order, labels)
+    people = _People(embeddings, order, labels, workspace)
     repeated, like_person = raise_threshold(threshold, REPEATED), raise_threshold(threshold, LIKE_PERSON)
     joined: list[int] = []
-    for rows in group_rows_by_photo(photos):
+    for number, rows in enumerate(group_rows_by_photo(photos)):
+        if number % _PHOTOS_AT_ONCE == 0:
+            people.forget()
+        workspace.trim()
         alone = [row for row in rows.tolist() if people.count(labels[row]) == 1 and not linked[row]]
         members = {label: rows[labels[rows] == label] for label in np.unique(labels[rows]).tolist()}
         known = [label for label, own in members.items() if people.count(label) - len(own) >= MIN_OTHER_PHOTOS]
@@ -81,13 +88,15 @@ class _People:
     A face moves into a group only after `compute_centre` of this group was called.
     """
 
-    def __init__(self, embeddings: np.ndarray, order: np.ndarray, labels: np.ndarray) -> None:
+    def __init__(self, embeddings: np.ndarray, order: np.ndarray, labels: np.ndarray, workspace: Workspace) -> None:
+        self._workspace = workspace
         self._embeddings, self._row, self._labels = embeddings, order, labels
         self._members = np.argsort(labels, kind="stable")
         self._count = np.bincount(labels)
         self._first = np.cumsum(self._count) - self._count
         self._last = np.cumsum(self._count)
         self._sums: dict[int, np.ndarray] = {}  # label -> the sum of the group's vectors, float64 (d,)
+        self._changed: set[int] = set()  # the labels of `_sums` whose groups have changed
 
     def count(self, label: int) -> int:
         return int(self._count[label])
@@ -99,13 +108,19 @@ class _People:
         centre = self._sums[label] - self._add(left_out)
         return np.asarray(centre / max(float(np.linalg.norm(centre)), 1e-12))
 
+    def forget(self) -> None:
+        """Frees the memory of the sums that can be computed again."""
+        self._sums = {label: total for label, total in self._sums.items() if label in self._changed}
+
     def move(self, row: int, label: int) -> None:
         old = int(self._labels[row])
         for group, sign in ((old, -1), (label, 1)):
             if group in self._sums:
+                self._changed.add(group)
                 self._sums[group] = self._sums[group] + sign * self._embeddings[self._row[row]]
             self._count[group] += sign
         self._labels[row] = label
 
     def _add(self, rows: np.ndarray) -> np.ndarray:
-        return np.asarray(self._embeddings[self._row[rows]].sum(axis=0, dtype=np.float64))
+        vectors = self._workspace.read_rows(self._embeddings, self._row[rows])
+        return np.asarray(vectors.sum(axis=0, dtype=np.float64))

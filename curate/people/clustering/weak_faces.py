@@ -14,12 +14,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import faiss
 import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.special import ndtri
 
 from curate.people.clustering.agglomerate import Graph, merge_by_given_odds, select_groups
+from curate.people.clustering.neighbours import search_rows
 from curate.people.clustering.threshold import Evidence, solve_concentration
 
 # A face with a worth below WEAK (ours) is weak. The worth is 0 for unrecognisable faces and 1 for good faces. Of 2,757
@@ -34,7 +34,7 @@ _CHANCE = 0.005
 # strangers. Without _LEAST_SPREADS, some weak faces of a small clean collection left their person as soon as photos of
 # strangers were added.
 _LEAST_SPREADS = 3.2
-_ROWS_AT_ONCE = 2**16  # Number of rows in one step; limits the memory.
+_ROWS_AT_ONCE = 2**14  # Number of rows in one step; limits the memory.
 _CANDIDATES = 4  # A weak face is compared with its 4 nearest people.
 # The following three numbers are ours. We chose the three numbers on collections of 200 clear photos and 100 degraded
 # photos of strangers, so that no strangers form a person. We also used a person who has seven weak faces among eight
@@ -75,22 +75,35 @@ def join_weak_groups(
     known = np.flatnonzero(person_sizes >= _MIN_FACES)
     if len(weak) == 0 or len(known) == 0:
         return labels
-    person_sums = np.zeros((people, sums.shape[1]))
+    workspace = graph.workspace
+    person_sums = workspace.make_array((people, sums.shape[1]), np.float64)
+    for begin in range(0, people, _ROWS_AT_ONCE):
+        person_sums[begin : begin + _ROWS_AT_ONCE] = 0
     rows = np.flatnonzero(strong)
     for begin in range(0, len(rows), _ROWS_AT_ONCE):
         end = begin + _ROWS_AT_ONCE
         np.add.at(person_sums, merged[begin:end], sums[rows[begin:end]])
+        workspace.trim()
 
     # Find the nearest people of each weak group, and the similarity of the group to each of them: arrays (weak groups,
     # candidates).
-    centres = person_sums / np.maximum(np.linalg.norm(person_sums, axis=1, keepdims=True), 1e-12)
-    vectors = np.ascontiguousarray(sums[weak], np.float32)
+    lengths = np.empty(people)
+    centres = workspace.make_array(person_sums.shape, np.float32)
+    for begin in range(0, people, _ROWS_AT_ONCE):
+        part = slice(begin, begin + _ROWS_AT_ONCE)
+        lengths[part] = np.linalg.norm(person_sums[part], axis=1)
+        centres[part] = person_sums[part] / np.maximum(lengths[part, None], 1e-12)
+        workspace.trim()
     candidates = min(_CANDIDATES, len(known))
-    cosines, near = faiss.knn(vectors, centres[known].astype(np.float32), candidates, faiss.METRIC_INNER_PRODUCT)
+    cosines, near = np.empty((len(weak), candidates), np.float32), np.empty((len(weak), candidates), np.int64)
+    for begin in range(0, len(weak), _ROWS_AT_ONCE):
+        end = begin + _ROWS_AT_ONCE
+        vectors = workspace.read_rows(sums, weak[begin:end])
+        cosines[begin:end], near[begin:end] = search_rows(vectors, centres, known, candidates, workspace)
     # The last bits depend on the number of threads, so the cosines are rounded.
     near, similarity = known[near], cosines.astype(np.float64).round(6)
     if same_person is not None:
-        similarity *= np.linalg.norm(person_sums, axis=1)[near] / person_sizes[near]
+        similarity *= lengths[near] / person_sizes[near]
     blocked = np.zeros(similarity.shape, bool)  # whether the person has another face in the same photo
     if photo_counts is not None:
         ones = (np.ones(len(merged), np.float32), (merged, np.arange(len(merged))))
@@ -108,8 +121,8 @@ def join_weak_groups(
         joins = value >= same_person
     else:
         joins = np.zeros(len(weak), bool)
-        for part in (main[weak], ~main[weak]):
-            joins[part] = _select_likely(value[part], len(known), spread)
+        for kind in (main[weak], ~main[weak]):
+            joins[kind] = _select_likely(value[kind], len(known), spread)
     labels[weak[joins]] = person[joins]
     return labels
 

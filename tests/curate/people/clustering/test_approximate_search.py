@@ -61,6 +61,7 @@ def test_one_and_two_threads_make_the_same_rotation(threads):
     rotations = []
     for number in (1, 2):
         threads(number)
-        rotations.append(faiss.vector_to_array(_make_rotation(512).A).reshape(512, 512))
+        rotation = _make_rotation(512)
+        rotations.append(faiss.vector_to_array(rotation.A).reshape(512, 512))
     assert np.array_equal(rotations[0], rotations[1])
     assert np.abs(rotations[0] @ rotations[0].T - np.eye(512)).max() < 1e-5
