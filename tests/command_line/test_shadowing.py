@@ -26,6 +26,8 @@ SLOW = {"accelerate", "torchrun"}  # these programs import torch before they sta
 )
 def test_a_stranger_of_the_same_name_is_not_imported_by_any_start_or_worker(tmp_path: Path, start: str) -> None:
     (tmp_path / "degrade").mkdir()
+    (tmp_path / "likeness").mkdir()  # a clone of this repository has this name
+    (tmp_path / "likeness/likeness.py").write_text("raise SystemExit('a stranger was imported')\n")
     for name in ("train.py", "doctor.py", "curate.py", "manifests.py", "degrade/__init__.py"):
         (tmp_path / name).write_text("raise SystemExit('a stranger was imported')\n")
     (tmp_path / "photos").mkdir()
