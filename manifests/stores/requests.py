@@ -180,7 +180,10 @@ def list_below(address: str) -> tuple[list[tuple[str, Facts]], list[str]]:
 
 
 def send_bytes(address: str, data: bytes) -> None:
-    """Writes a complete file with one request. Raises StoreError, and BadInput if the store cannot be written."""
+    """Writes a complete file with one request.
+
+    Raises BadInput if Likeness cannot write files of this scheme, and StoreError if the request fails.
+    """
     check_writable(address)
     store = _open_store(address)
     _repeat(address, lambda: store.pipe_file(address, data))
@@ -191,7 +194,7 @@ def send_file(address: str, source: Path) -> None:
 
     A large file needs several requests, but no reader sees an incomplete file.
 
-    Raises StoreError, and BadInput if the store cannot be written.
+    Raises BadInput if Likeness cannot write files of this scheme, and StoreError if a request fails.
     """
     check_writable(address)
     store = _open_store(address)

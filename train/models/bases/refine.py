@@ -23,8 +23,9 @@ class Refinement(nn.Module):
     """Corrects an image that the UNet restored. Residual blocks compute the correction from the output, the inputs and
     the features of the UNet.
 
-    `latents` is the number of latents that the refinement reads. Their small squares have a side of REFINEMENT_SHRINK
-    pixels (train/models/latent.py). The last convolution starts at zero, so a new refinement changes nothing.
+    `latents` is the number of latents that the refinement reads. Each latent is divided into small squares with a side
+    of REFINEMENT_SHRINK pixels (train/models/latent.py). The last convolution starts at zero, so a new refinement
+    changes nothing.
     """
 
     def __init__(self, channels: int, context_channels: int, latents: int = 2) -> None:

@@ -11,8 +11,8 @@ the number of slots for references, at least 1. S is the size of the restorer.
     tokens      float32 (B, K, N, C): the features of the references, of which empty slots are not read
     image       float32 (B, 3, S, S) in 0..1: the restored faces
 
-The part `references` runs once for all faces of a person. Its `present` has the shape (1, K), and the first dimension
-of all values that it writes is 1.
+The part `references` runs once for all faces of a person. The input `present` of this part has the shape (1, K), and
+the first dimension of all outputs of this part is 1.
 """
 
 from __future__ import annotations
