@@ -36,7 +36,7 @@ WHERE list_contains(?, m.identity_id) GROUP BY ALL ORDER BY m.identity_id, m.con
 class People:
     """All people of a dataset, and the short ids of people and faces."""
 
-    rows: list[dict[str, Any]]  # A row for each person. The person with most faces comes first.
+    rows: list[dict[str, Any]]  # A row for each person. The person with the most faces comes first.
     short_id: dict[str, str]  # Maps the id of a person or face to its short id.
 
     @property

@@ -56,7 +56,7 @@ def count_groups(ledger: Ledger) -> tuple[int, int]:
 
 
 def read_groups(ledger: Ledger, start: int, limit: int) -> list[CopyGroup]:
-    """Returns up to `limit` groups, from number `start` on. The group with most copies comes first."""
+    """Returns up to `limit` groups, from number `start` on. The group with the most copies comes first."""
     originals = ledger.query(f"{_ORIGINALS} LIMIT ? OFFSET ?", limit, start)["face_id"].to_list()
     faces: dict[str, list[Face]] = defaultdict(list)
     for face in ledger.read_rows(

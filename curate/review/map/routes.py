@@ -84,7 +84,7 @@ def show_selection(request: Request) -> Response:
 def list_selection(request: Request) -> Response:
     """Sends a part of the selected faces. Faces that are not used any more are left out.
 
-    The person with most selected faces comes first.
+    The person with the most selected faces comes first.
     """
     session = get_session(request)
     faces = _find_selection(request)

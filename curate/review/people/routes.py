@@ -117,8 +117,8 @@ async def list_similar(request: Request) -> Response:
 
     The request is {"faces": [...], "without": [...], "search": "..."}. The people `without` are left out. With a
     `search`, only people whom the search finds are sent. If none of the faces has an embedding in memory, the people
-    with most faces are sent, without cosines. For example, faces have no embedding in memory after an undo has brought
-    them back.
+    with the most faces are sent, without cosines. For example, faces have no embedding in memory after an undo has
+    brought them back.
     """
     session, wish = get_session(request), await read_json(request, _MOST_BYTES)
     wish = wish if isinstance(wish, dict) else {}

@@ -27,7 +27,7 @@ class PictureFile:
         self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
         weakref.finalize(self, self._file.close)  # an array keeps its own access to the file
         self._blocks: list[mmap.mmap] = []
-        self._start, self._used = 0, 0  # the place of the last block in the file, and its used bytes
+        self._start, self._used = 0, 0  # where the last block starts, and its number of used bytes
 
     def keep(self, array: np.ndarray) -> np.ndarray:
         """Writes an array to the file, and returns an array that reads from the file.
