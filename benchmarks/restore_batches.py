@@ -8,8 +8,8 @@ references. Both ways restore the same pictures with the same functions, and bot
 reads, searches, restores and writes one picture after the other, with all cores for torch and OpenCV. The two ways run
 alternately. The rates are medians. The script also compares the restored faces of both ways.
 
-For each number of `--memory`, a process of its own restores as many photos, and the script prints the peak memory of
-this process.
+For each number of `--memory`, a new process restores this number of photos, and the script prints the peak memory of
+the process.
 """
 
 from __future__ import annotations

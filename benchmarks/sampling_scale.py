@@ -251,7 +251,7 @@ def measure(targets: int, plain_targets: int) -> dict[str, Any]:
         write_snapshot(small, plain_targets)
         write_snapshot(large, targets)
 
-        # The peers draw the same samples, in turns.
+        # Both ways draw the same samples, in turns.
         plain, mapped = Measurement(small, "plain"), Measurement(small, "mapped")
         speeds: dict[str, list[float]] = {"plain": [], "mapped": []}
         for _ in range(ROUNDS):

@@ -40,7 +40,7 @@ def two_nodes(**variables: str) -> Iterator[Any]:
             **SETTINGS,
             "RAY_AUTH_MODE": "disabled",
             "RAY_TMPDIR": folder,
-            "RAY_worker_niceness": "0",  # by default 15, with which a test waits for all other processes
+            "RAY_worker_niceness": "0",  # with Ray's default of 15, a test would wait for all other processes
             **variables,
             "PYTHONPATH": paths,
         }.items():

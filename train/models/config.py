@@ -139,7 +139,8 @@ class ModelConfig:
     vre: VreConfig
     denoise: bool = False  # Whether the restorer is a denoiser, see train/models/timesteps/denoise.py.
     stylegan: StyleganConfig | None = None  # Base stylegan: the shape of the generator.
-    # The shape of the identity encoder that embeds the references. None means that the dataset's recognizer does so.
+    # The shape of the identity encoder that embeds the references. None means that the dataset's recognizer embeds the
+    # references.
     identity_encoder: IrSeShape | None = None
     # All bases except stylegan: the largest number of references. None means no limit.
     reference_limit: int | None = None

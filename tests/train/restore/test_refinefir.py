@@ -111,7 +111,7 @@ def test_faces_and_references_without_landmarks_are_counted_named_and_not_used(
     run, notices, lost = release[0], list[str](), set[int]()
 
     def find(image: np.ndarray) -> np.ndarray:
-        """Returns the 68 points of a face. For the people in `lost`, they are wrong."""
+        """Returns the 68 points of a face. The points of the people in `lost` are wrong."""
         person = int(np.argmax([doubles.embed(image[None])[0] @ one / np.linalg.norm(one) for one in doubles.PEOPLE]))
         return mean_face() + (100 if person in lost else 0)
 

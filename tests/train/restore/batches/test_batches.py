@@ -131,8 +131,8 @@ def test_a_reference_is_encoded_once_for_all_faces(monkeypatch: pytest.MonkeyPat
 def failing(fails: Callable[[list[int]], str | None]) -> tuple[FaceRestorer, list[int]]:
     """Returns a restorer that adds one level to each crop, and a list of the sizes of the batches that it tried.
 
-    `fails` gets the first value of each crop of a batch. If it returns a text, the restorer raises an error with this
-    text.
+    `fails` gets the first value of each crop of a batch. If `fails` returns a text, the restorer raises an error with
+    this text.
     """
     tried = list[int]()
 

@@ -107,8 +107,9 @@ class Upsample(nn.Module):
 class ConvLayer(nn.Sequential):
     """Maps (B,inputs,H,W) to (B,outputs,H,W), or with `halve` to (B,outputs,H/2,W/2).
 
-    The layer is a convolution, with `halve` a blur before it, and with `activate` a bias and a leaky ReLU after it.
-    `kernel` is 1 or 3. Without `activate`, the convolution itself has a bias if `bias` is True.
+    The layer is a convolution. With `halve`, a blur comes before the convolution. With `activate`, a bias and a leaky
+    ReLU come after the convolution. `kernel` is 1 or 3. Without `activate`, the convolution itself has a bias if `bias`
+    is True.
     """
 
     def __init__(
