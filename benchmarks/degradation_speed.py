@@ -142,8 +142,7 @@ def make_floor(image: Image, steps: list[Step], side: int) -> Callable[[], Any]:
 
     The calls use no code of ours. They do less than the engine: the colours are not clipped, and the hue is not turned.
     Data that the calls need, for example kernels, is made here and is not timed. JPEG starts from 8-bit BGR. Noise is
-    drawn by OpenCV's generator. Without steps, the calls are the checks of the input and the rounding of the result to
-    8 bits.
+    drawn by OpenCV's generator. The step "checks and rounding" checks the input and rounds the result to 8 bits.
     """
     step = steps[0] if steps else {"op": "checks and rounding"}
     linear = {"interpolation": cv2.INTER_LINEAR}

@@ -23,7 +23,8 @@ from manifests.errors import BadInput
 from manifests.ledger.decisions.decision_log import Decision
 from manifests.ledger.decisions.in_force import select_active, select_in_force
 
-# A function that raises BadInput if one of the decisions is not allowed. It gets the people before these decisions.
+# A function that raises BadInput if one of the decisions is not allowed. Its second argument is the people before these
+# decisions.
 Check = Callable[[Sequence[Decision], PeopleNow], None]
 
 

@@ -175,7 +175,8 @@ def _parse_move(
         rest = lookup.find_rest(request["rest"], [*faces, *target])
         if request["rest"] and not rest:
             raise BadInput(
-                "`rest` names only faces that move, or faces of the target person. Name other faces, or leave rest out."
+                "`rest` names only faces that move, or faces of the target person. Name other faces, or leave `rest` "
+                "out."
             )
     else:
         # By default, the rest are the other faces of the people whom the moved faces leave. A dropped face leaves its

@@ -99,7 +99,7 @@ def _read_tags(file: BinaryIO, head: bytes, at: int | None) -> TiffImagePlugin.I
 
 
 def is_installed(kind: str) -> bool:
-    """Returns whether the library of HEIC, JXL or RAW is installed."""
+    """Returns whether the library that reads pictures of this kind (HEIC, JXL or RAW) is installed."""
     return importlib.util.find_spec(EXTRAS[kind][0]) is not None
 
 

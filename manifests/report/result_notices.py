@@ -156,7 +156,7 @@ def _explain_input_metrics(result: Result) -> list[str]:
     titles = [result["metrics"][name]["title"] for name in WITHOUT_TARGETS if name in measured]
     if not titles or all(row["key"] != "lq" for row in result["rows"]):
         return []
-    return [f"The LQ input has no value of {' and '.join(titles)}, because it would be compared with itself."]
+    return [f"Not measured for the LQ input: {' and '.join(titles)}. The LQ input would be compared with itself."]
 
 
 def _explain_missing_faces(result: Result) -> list[str]:

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 
 from manifests.runtime.files import sha256_bytes
 
-# The number of hexadecimal digits of a name (ours). With a probability of 99.8%, a million sets have a million names.
+# The number of hexadecimal digits of a name (ours). With a probability of 99.8%, a million different sets have a
+# million different names.
 DIGITS = 12
 
 

@@ -110,8 +110,8 @@ class StopVote:
     def vote(self, number: int) -> int:
         """Hands in a number for this step: 0 to continue, or a positive number to stop.
 
-        The call LAG steps later returns the largest number that any process handed in for this step. The first LAG
-        calls return 0. If only one process trains, each call returns its own `number`.
+        Returns the largest number that the processes handed in LAG steps earlier. The first LAG calls return 0. If only
+        one process trains, each call returns its own `number`.
         """
         if self._group is None:
             return number

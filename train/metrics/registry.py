@@ -31,7 +31,7 @@ _NO_FACE = "no face was found in the restored image or in the target"
 DLIB = "dlib's 68-point predictor (the extra `offline`)"
 _68 = (
     "dlib's predictor finds the 68 iBUG points at 512 px, in one fixed box of the FFHQ template. The value exists "
-    "only for images in which the judge's detector finds a face, both in the restored image and in the target"
+    "only if the judge's detector finds a face in the restored image and in the target"
 )
 _ALD = (
     "The value is the distance that remains after the least-squares affine map from the restored points to the points "

@@ -110,7 +110,7 @@ class Recipe:
     drop_every: int  # After every `drop_every` images, the learning rate is multiplied by DROP (ReFine); 0 for never.
     cooldown: int  # The number of images at the end over which the learning rate falls to 0, see `compute_rate`.
     clip: float  # The largest allowed norm of the gradient; 0 for no limit.
-    ema: int  # The half-life of the averaged weights in images.
+    ema: int  # The half-life of the moving average of the weights, in images.
 
 
 # The sources of the numbers follow, one paragraph for each recipe.
@@ -322,7 +322,8 @@ def _find_unet_sizes(base: str) -> dict[str, Any]:
 
 
 def _find_stylegan_sizes(name: str) -> dict[str, Any]:
-    """Returns the same fields of Recipe for a recipe on base stylegan."""
+    """Returns the same fields as `_find_unet_sizes`, with the values of the recipe `name`, which is on base
+    stylegan."""
     size, limit, encoder, images, batch, rate, drop_every, cooldown, ema = _STYLEGANS[name]
     return {
         "size": size,

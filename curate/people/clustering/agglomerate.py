@@ -62,8 +62,8 @@ class Graph:
 def select_groups(graph: Graph, rows: np.ndarray) -> Graph:
     """Returns the part of a graph that contains the groups `rows`, int64 (r,). The groups get new numbers from 0.
 
-    `rows` is sorted. If `rows` are all groups, the result is `graph` itself, because the sums of a large graph need
-    much memory.
+    `rows` is sorted. If `rows` are all groups, the function returns `graph` itself, because a copy of a large graph
+    would need much memory.
     """
     if len(rows) == len(graph.sizes):
         return graph

@@ -186,7 +186,7 @@ def _drop_known(candidates: np.ndarray, known: np.ndarray, own: np.ndarray) -> n
 def _compute_cosines(
     embeddings: np.ndarray, order: np.ndarray, part: slice, candidates: np.ndarray, workspace: Workspace
 ) -> np.ndarray:
-    """Returns the cosine of each row of the slice `part` and each of its candidates, float32 (q, c).
+    """Returns the cosine between each row of the slice `part` and each candidate of this row, float32 (q, c).
 
     The cosine of the candidate -1 is minus infinity. The parts of `divide_reads` do not change the cosines, because
     each cosine is computed alone.

@@ -130,8 +130,8 @@ def calibrate_on_people(vectors: np.ndarray, people: Sequence[str]) -> tuple[flo
     the pairs of strangers that reach this cosine.
 
     `vectors` are unit rows, float32 (n, d), and `people` names the person of each row. A larger collection has more
-    pairs of strangers, and therefore a higher cosine. Returns None if the spread cannot be measured (`measure_spread`),
-    or if nobody has two faces.
+    pairs of strangers, so this lowest cosine is higher. Returns None if the spread cannot be measured
+    (`measure_spread`), or if nobody has two faces.
     """
     sample = np.unique(np.linspace(0, len(vectors) - 1, min(SAMPLE_SIZE, len(vectors))).astype(np.int64))
     spread = measure_spread(vectors[sample])

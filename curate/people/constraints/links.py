@@ -57,9 +57,9 @@ class Links:
 def find_dropped_faces(decisions: Iterable[Decision], faces: Sequence[Face]) -> set[str]:
     """Returns the ids of the representatives that are named by active decisions of the kind `drop`.
 
-    `duplicate_of` in the rows `faces` must be the result of the current search for near-duplicates. A face that a
-    decision dropped earlier must be ok or a near-duplicate in `faces`, because a decision does not find a face with
-    another status.
+    `duplicate_of` in the rows `faces` must be the result of the current search for near-duplicates. In `faces`, a face
+    that a decision dropped earlier must have the status `ok` or be a near-duplicate. With another status, the decision
+    would not find the face.
     """
     finder = FaceFinder(faces)
     drops = [decision for decision in select_active(decisions) if decision.kind == "drop"]

@@ -1,4 +1,4 @@
-"""Finds the current faces of decisions. The rows of the embeddings stand for the faces."""
+"""Finds the current faces of decisions. A face is given as its row in the embeddings."""
 
 from __future__ import annotations
 

@@ -25,11 +25,11 @@ def restore_groups(
     `group_of` maps a face to its group in the last grouping, and `grouped` has the numbers of the decisions that were
     in force then. `log` are all decisions until now. The result is int64 (n,). If a merge or a move was undone, its
     sides are different groups again. If a split or a move was undone, the faces that it took out of a person join the
-    faces that stayed. If the faces that stayed are in several groups, the group of those that no other split or move
-    names is used (ours). If other splits or moves name all faces that stayed, the group of the faces that left earliest
-    is used. If several groups remain, the largest group is used. A decision that a newer decision takes back counts as
-    in force, because the newer decision also says where the faces belong. If both decisions are undone, the newer
-    decision is removed first.
+    faces that stayed. The faces that stayed may be in several groups, because other splits or moves took some of them
+    out of the person. The group of the faces that no other split or move took out is used (ours). If all of them were
+    taken out, the group of the faces that were taken out first is used. If several groups remain, the largest group is
+    used. A decision that a newer decision takes back counts as in force, because the newer decision also says where the
+    faces belong. If both decisions are undone, the newer decision is removed first.
     """
     row_of = {face: row for row, face in enumerate(face_ids)}
     names = [group_of.get(face, face) for face in face_ids]

@@ -86,7 +86,8 @@ async def read_json(request: Request, most_bytes: int) -> object:
 
 
 def read_number(request: Request, name: str, default: int) -> int:
-    """Returns a parameter of the request as an integer of 0 or more. Returns `default` without such an integer."""
+    """Returns a parameter of the request as an integer of 0 or more. Returns `default` if the parameter is missing or
+    is no such integer."""
     value = request.query_params.get(name, "")
     return int(value) if value.isascii() and value.isdecimal() and len(value) < 10 else default
 

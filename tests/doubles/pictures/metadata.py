@@ -109,7 +109,8 @@ def names(property_name: str, *people: str) -> str:
 
 
 def rect64(box: tuple[float, ...]) -> str:
-    """Returns Picasa's text for a box, without leading zeros. The box is x0, y0, x1, y1 as shares."""
+    """Returns Picasa's text for a box, without leading zeros. The box is x0, y0, x1, y1, as shares of the width or the
+    height of the picture."""
     return f"rect64({''.join(f'{round(share * 0xFFFF):04x}' for share in box).lstrip('0')})"
 
 

@@ -99,8 +99,8 @@ def same(one: Case, other: Case) -> bool:
 
 
 def test_whoever_has_the_same_photos_gets_the_same_bytes(album: Path, made: Path, tmp_path: Path) -> None:
-    """Tests a second dataset of the same photos. They have other names, folders and another order, and two workers read
-    them."""
+    """Tests a second dataset of the same photos. In this dataset, the photos have other names, other folders and
+    another order. Two workers read them."""
     for number, path in enumerate(sorted((album / "photos").rglob("*.png"), reverse=True)):
         place = tmp_path / "Ferien" / str(number % 5) / f"IMG {number:03d} ü.png"
         place.parent.mkdir(parents=True, exist_ok=True)

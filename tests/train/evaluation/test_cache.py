@@ -282,7 +282,7 @@ def test_a_network_is_loaded_only_for_a_checkpoint_that_the_cache_does_not_know(
     before = restorer.find_hash()
     write_model_files(tmp_path, model.config, model.facts, {"level": model.level + 1})
     assert open_restorer(tmp_path, None, 1).find_hash() != before
-    # If a checkpoint lacks weights, or if its config cannot be read, it is loaded at once.
+    # If a checkpoint lacks weights, or if its config cannot be read, `open_restorer` itself loads the checkpoint.
     write_model_files(tmp_path, replace(model.config, base="diffusion"), model.facts, {})
     assert open_restorer(tmp_path, None, 1).load() is model and len(loads) == 2
     (tmp_path / "config.json").write_bytes(b"{")

@@ -691,8 +691,8 @@ def test_the_curve_shows_every_departure_from_the_right_references(crowd: Path, 
 
 
 def test_a_system_has_the_same_figures_in_evaluate_and_in_counterfactuals(crowd: Path, run: Path) -> None:
-    """Tests that both commands give the same figures. `counterfactuals` reads more references, which only its curve
-    uses."""
+    """Tests that both commands give the same figures. `counterfactuals` reads more references than `evaluate`. Only the
+    curve of `counterfactuals` uses the additional references."""
     options = replace(TWO, counts=(0, 1, 2), metrics=("id_target", "id_references", "copy_ratio", "takeover"))
     ours = {row["key"]: row | {"system": ""} for row in evaluate(run, crowd, CROWD, options)["rows"]}
     assert ours["2"]["copy_ratio"]["mean"] > 0

@@ -85,7 +85,7 @@ def test_without_targets_target_metrics_are_absent_with_a_reason_and_ips_has_its
     assert rows["2"]["input_agreement"]["mean"] < 40 and rows["lq"]["id_input"] is None
     notices = " ".join(make_notices(result))
     assert "Absent are PSNR, SSIM" in notices and "Without targets, no metric measures copying" in notices
-    assert "The LQ input has no value of identity to input and agreement with input, because" in notices
+    assert "Not measured for the LQ input: identity to input and agreement with input." in notices
     assert "PSNR" not in render_latex(result).split(r"\toprule")[1]
     (file,) = run.glob("evaluation*.json")
     assert json.loads(file.read_text()) == json.loads(json.dumps(result))

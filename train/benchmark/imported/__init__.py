@@ -1,1 +1,1 @@
-"""Import the test sets that others published as benchmarks, without a change to their files."""
+"""Imports published test sets of other projects as benchmarks. The files of the sets are not changed."""

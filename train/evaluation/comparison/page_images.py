@@ -25,8 +25,8 @@ def check_kept_images(loaded: Sequence[LoadedResult]) -> None:
         for key in one.old_keys.values():
             if not _IMAGE_FOLDER.fullmatch(str(folders.get(key))) or not (one.path.parent / folders[key]).is_dir():
                 raise BadInput(
-                    f"{make_printable(one.path)} has no images of the system {make_printable(key)}, and --page shows "
-                    "them. Evaluate again with --keep-images."
+                    f"{make_printable(one.path)} has no images of the system {make_printable(key)}. --page needs the "
+                    "images of all systems. Evaluate again with --keep-images."
                 )
 
 

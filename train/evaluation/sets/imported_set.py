@@ -23,11 +23,12 @@ def read_imported_set(
 ) -> FrozenSet:
     """Reads the cases of an imported benchmark, each with its first `references` references and wrong references.
 
-    With `most_references`, a case has more references, up to this number. All images have the size of the set. `files`
-    is the folder of the published set, if the benchmark has no copies of the photos. `embed` computes the embeddings of
-    the references for a restorer. Without `embed`, the embeddings have the length 0, and the cases can be measured but
-    not restored. `keep` is called with each picture, and the result of `keep` is used in its place. Raises BadInput if
-    the benchmark cannot be read. Raises LedgerBroken if a file of the set is missing or has changed.
+    If `most_references` is greater than `references`, a case gets its first `most_references` references instead. All
+    images have the size of the set. `files` is the folder of the published set, if the benchmark has no copies of the
+    photos. `embed` computes the embeddings of the references for a restorer. Without `embed`, the embeddings have the
+    length 0, and the cases can be measured but not restored. `keep` is called with each picture, and the result of
+    `keep` is used in its place. Raises BadInput if the benchmark cannot be read. Raises LedgerBroken if a file of the
+    set is missing or has changed.
     """
     benchmark = load_imported(folder)
     most, card = max(references, most_references or 0), benchmark.card

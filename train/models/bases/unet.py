@@ -89,11 +89,10 @@ class Time(nn.Module):
 class TinyUNet(nn.Module):
     """Computes a correction of the latent. The correction of a new UNet is zero.
 
-    Part `maps` adds feature maps at every level. Part `extended` attends to the references at the level before the
-    deepest. Part `embedding` modulates the deepest level and the decoder. With part `vre`, `identity` or `features`,
-    the deepest two levels attend to the prompt. In a denoiser, the UNet reads the noisy latent and the LQ latent, and
-    the timestep modulates every block. In other restorers, the UNet ignores the timestep. All these places are our
-    choice.
+    Part `maps` adds feature maps at every level. Part `extended` attends to the references at the second deepest level.
+    Part `embedding` modulates the deepest level and the decoder. With part `vre`, `identity` or `features`, the deepest
+    two levels attend to the prompt. In a denoiser, the UNet reads the noisy latent and the LQ latent, and the timestep
+    modulates every block. In other restorers, the UNet ignores the timestep. All these places are our choice.
     """
 
     def __init__(self, config: ModelConfig) -> None:

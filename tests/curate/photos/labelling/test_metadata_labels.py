@@ -90,7 +90,7 @@ def test_a_region_is_turned_with_its_photo(orientation):
     raw = FileMetadata("file:///a.nef", turned_by=orientation, is_raw=True)
     assert place(stored, stored_size, file=file, found=heic) == pytest.approx(LEFT)
     assert place(LEFT, None, file=file, found=raw, upright=True) == pytest.approx(LEFT)
-    # XMP has the regions of a RAW file for the stored picture
+    # in a RAW file, the regions in XMP are places in the stored picture, which is not turned
     assert place(stored, None, file=file, found=raw) == pytest.approx(LEFT)
 
 
