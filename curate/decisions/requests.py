@@ -127,7 +127,7 @@ def _parse_sides(kind: str, request: Request, lookup: FaceLookup) -> tuple[Decis
         sentence = f"All ids of the action {kind} belong to one person already. "
         if kind == "apart":
             raise BadInput(f"{sentence}To take faces out of this person, use split.")
-        raise NothingToDo(f"{sentence}To keep the faces of this person together, use lock.")
+        raise NothingToDo(f"{sentence}To keep the faces of this person together, use `lock`.")
     effect = {
         "merge": "show one person",
         "together": "are in one split and stay different people",
@@ -168,7 +168,7 @@ def _parse_move(
     target = lookup.find_person(request["to"])
     if set(map(_get_place, faces)) <= set(map(_get_place, target)):
         raise NothingToDo(
-            "The faces of the move already belong to the target person. To keep the faces with this person, use lock."
+            "The faces of the move already belong to the target person. To keep the faces with this person, use `lock`."
         )
     drops = take_drops_back(lookup.people, faces)
     if "rest" in request:

@@ -81,9 +81,9 @@ def look_again(photo: np.ndarray, face: Detection, models: FaceModels | FaceDete
     the score of the new turn is clearly better and the recognizer has no preference. If the score of the new turn is
     clearly better but the recognizer prefers the crop without a turn, `is_turn_clear` becomes False.
 
-    If the crop without a turn has the best score but the landmarks of the face do not fit, the landmarks that the
-    detector found in this crop are checked by one more look. If the checked landmarks fit, they replace the landmarks
-    of the face.
+    If the crop without a turn has the best score but the landmarks of the face do not fit, the detector looks once
+    more, to check the landmarks that it found in this crop. If the checked landmarks fit, they replace the landmarks of
+    the face.
     """
     if is_faint(face, models):
         return _confirm(photo, face, models)

@@ -96,7 +96,7 @@ def apply(hq: Image, theta: Theta) -> Image:
     check_image(hq)
     check_sizes(hq.shape[0], hq.shape[1], theta)
     image = run_steps(hq, theta["steps"])
-    return _quantise(image)  # GFPGAN's data set also rounds to 8 bits at the end
+    return _quantise(image)  # GFPGAN's dataset class also rounds to 8 bits at the end
 
 
 def run_steps(hq: Image, steps: list[Step]) -> Image:

@@ -203,7 +203,8 @@ FLAGS = {
     "--all-systems": ("", "Also compare results without references, and with fewer or wrong references"),
     "--slices": (
         "COLUMNS",
-        "Divide the set by these columns of docs/evaluate.md, separated by commas, or all, and also average each part",
+        "Divide the set into slices by these columns of docs/evaluate.md (separated by commas; all: by every "
+        "column), and also average each slice",
     ),
     "--leave-out-seen": (
         "",

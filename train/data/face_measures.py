@@ -69,7 +69,7 @@ def measure_detail(crop: np.ndarray, low: float, high: float, noise: float, own_
     """Returns the detail of the inner face of a crop, uint8 (S, S, 3), from `low` to `high` cycles per crop (ours).
 
     The detail is the standard deviation of the luma in this band, in levels of 0 to 255. The part that white noise adds
-    is subtracted. `noise` is the standard deviation of the noise in the photo, in which a side of the crop has
+    is subtracted. `noise` is the standard deviation of the noise in the photo. In the photo, a side of the crop has
     `own_size` pixels.
     """
     size, gray = crop.shape[0], compute_luma(crop_inner_face(crop))

@@ -94,7 +94,7 @@ def read_fields(place: str, key: str, kind: Any, table: Any) -> Any:
 
 
 def check_name(place: str, key: str, name: str, names: Collection[str] | None) -> None:
-    """Raises BadInput if `name` is not in `names`, the valid texts or keys of `key`. None means that every name is
+    """Raises BadInput if `name` is not in `names`, the valid names for the key `key`. If `names` is None, every name is
     valid."""
     if names is not None and name not in names:
         listed = [entry for entry in names if entry]

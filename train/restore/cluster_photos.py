@@ -43,8 +43,8 @@ LEAST_PHOTOS = 8  # A task has as many photos as a batch has faces, and at least
 class NodeRestorer:
     """Names the restorer and the face models of the driver, which a worker process of a node loads too."""
 
-    prefix: str  # of `--run`: onnx:, one of PREFIXES, or "" for a checkpoint
-    folder: Path  # of the checkpoint, or of the files after the prefix
+    prefix: str  # the prefix in `--run`: onnx:, one of PREFIXES, or "" for a checkpoint
+    folder: Path  # the folder of the checkpoint, or the path that follows the prefix in `--run`
     base_model: str | None
     steps: int
     seed: int | None
@@ -127,7 +127,8 @@ def name_restorer(
     models: FaceModels,
     limited: bool,
 ) -> NodeRestorer:
-    """Returns the names of the driver's restorer. `checkpoint` can be a run, whose newest checkpoint is named."""
+    """Returns the names of the driver's restorer. If `checkpoint` is the folder of a run, its newest checkpoint is
+    named."""
     name = str(checkpoint)
     prefix = next((prefix for prefix in (ONNX, *PREFIXES) if name.startswith(prefix)), "")
     folder = Path(name.removeprefix(prefix)).absolute()

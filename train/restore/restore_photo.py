@@ -83,7 +83,7 @@ def restore_photo(output: PhotoOutput, setup: RestoreSetup) -> Steps[RestoredPho
     faces = _take_crop(path, image, setup) if setup.aligned else _find_faces(path, image, setup)
     if isinstance(faces, PhotoOutcome):
         return RestoredPhoto(faces)
-    # Choose the references. If the photo has only one face, it may have to be restored without references first.
+    # Choose the references. For the choice, a photo's only face may have to be restored without references first.
     photo_sha256, nothing = sha256_file(path), join_references((), setup.model.config.size, setup.models.dim)
     try:
         choice = _choose(faces, photo_sha256, setup)

@@ -6,9 +6,9 @@ decision means, even if the identity is split or grows later.
 
 A decision always applies to faces that it names directly. A decision no longer applies to a witness if a later split or
 move names the witness directly. If the user takes a wrong face out of a merged identity, the merge therefore still
-applies to the other faces. A decision also no longer applies to a witness if the merge or move that brought the witness
-into the identity is undone. Decisions that contradict each other in any other way raise Contradiction with the numbers
-of the decisions. Nothing in this file reads or writes the ledger.
+applies to the other faces. If the merge or move that brought a witness into the identity is undone, the decision no
+longer applies to this witness either. Decisions that contradict each other in any other way raise Contradiction with
+the numbers of the decisions. Nothing in this file reads or writes the ledger.
 """
 
 from __future__ import annotations

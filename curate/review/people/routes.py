@@ -108,7 +108,7 @@ def list_closest(request: Request) -> Response:
 def _read_names(names: object) -> list[str]:
     """Returns `names`. Raises BadInput if `names` is not a list of texts."""
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise BadInput("The request needs the lists faces and without.")
+        raise BadInput("The request needs the lists `faces` and `without`.")
     return names
 
 

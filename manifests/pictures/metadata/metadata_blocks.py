@@ -46,7 +46,7 @@ def make_png_chunks(icc_profile: bytes | None, exif: bytes | None, xmp: bytes | 
 
 def insert_png_chunks(encoded: bytes, chunks: bytes) -> bytes:
     """Inserts chunks into a PNG after its header chunk."""
-    # The header chunk has 13 bytes of data, and 12 bytes before and after the data
+    # The header chunk has 25 bytes: 8 bytes before the data, 13 bytes of data and 4 bytes after the data
     end_of_header = len(_PNG_SIGNATURE) + 25
     return encoded[:end_of_header] + chunks + encoded[end_of_header:]
 

@@ -81,7 +81,8 @@ def open_cluster_pool(
 
 
 def count_cores_of_batch(on_gpu: bool) -> int:
-    """Returns the cores of a batch that gets a whole GPU, or a whole node, so that each node has enough cores."""
+    """Returns the number of cores for a batch that gets a whole GPU (`on_gpu`) or a whole node. The result is the
+    smallest number of cores per GPU, or per node, so every node has enough cores."""
     import ray
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]

@@ -25,7 +25,8 @@ class Diverged(LikenessError):
 class _UnreadStep:
     images: int  # Number of images seen before the step.
     values: torch.Tensor  # (n,) float32 on the device, one value per figure.
-    rows: Sequence[torch.Tensor]  # Rows of the targets in the snapshot: a CPU tensor for each part of the batch.
+    # The row numbers of the targets in the snapshot: a CPU tensor for each part of the batch.
+    rows: Sequence[torch.Tensor]
 
 
 class UnreadFigures:

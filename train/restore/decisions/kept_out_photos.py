@@ -1,4 +1,5 @@
-"""Leave out the photos that were opted out or purged from the dataset that trained a restorer (kept-out photos)."""
+"""Leaves out kept-out photos: photos that were opted out or purged. The dataset on which the restorer was trained has
+the list of these photos."""
 
 from __future__ import annotations
 

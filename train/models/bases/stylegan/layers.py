@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 SLOPE = 0.2  # The slope of the leaky ReLU below zero.
-GAIN = math.sqrt(2)  # The factor of a layer with an activation.
+GAIN = math.sqrt(2)  # A layer with an activation multiplies by this factor.
 
 
 def leak(x: torch.Tensor) -> torch.Tensor:
