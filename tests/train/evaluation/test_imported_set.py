@@ -272,7 +272,10 @@ def test_people_of_an_imported_set_are_found_in_the_training(tmp_path: Path, run
     assert [one["kind"] for one in overlap["seen"]] == ["person"]
     assert overlap["expected_pairs"] is None  # the training has only one person, so it has no pairs of strangers
     notices = " ".join(make_notices(result))
-    assert "compared the pictures and people of the set" in notices and "2 images of the set. No mean uses" in notices
+    assert (
+        "compared the pictures and people of the set" in notices
+        and "2 images of the set are in the training. No mean uses" in notices
+    )
     assert evaluate(run, tmp_path / "set", str(bench), options) == result  # now from the cache
 
 
