@@ -155,7 +155,7 @@ def _find_holds(conflict: Conflict, joined: Sequence[tuple[int, frozenset[str]]]
     """Returns a release for each older decision that joins faces of `conflict.leaving` to faces of `conflict.staying`,
     directly or through other decisions.
     """
-    # the sets of faces that the decisions and labels make one person, without the leaving faces
+    # the decisions and labels make each set of faces one person; the leaving faces are not in the sets
     groups: list[set[str]] = []
     for _, faces in joined:
         own = set(faces - conflict.leaving)

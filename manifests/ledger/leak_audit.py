@@ -39,7 +39,7 @@ def hash_splits(ledger: Ledger, removed: Collection[str] = ()) -> str:
 
 
 def plan_audit_update(ledger: Ledger, removed: Collection[str]) -> list[DetailUpdate]:
-    """Returns the update with which the recorded result stays valid when the faces `removed` are removed.
+    """Returns the update that keeps the recorded result valid when the faces `removed` are removed.
 
     No new search is needed, because a removal puts no face into another split. The counts stay the same until the next
     search. Returns an empty list if the recorded result is not valid now.

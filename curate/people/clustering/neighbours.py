@@ -29,7 +29,7 @@ class Neighbours:
 
     rows: np.ndarray  # int32 (n, k): row numbers, the nearest first; -1 if the search found fewer than k faces.
     cosines: np.ndarray  # Cosine of each face and neighbour, float32 (n, k).
-    recall: float  # Share of the neighbours with a cosine of `min_cosine` or more that the search found.
+    recall: float  # The search found this share of all neighbours with a cosine of `min_cosine` or more.
     notices: tuple[str, ...] = ()  # Sentences for the user about a GPU that failed.
 
 

@@ -130,7 +130,7 @@ class View:
     def is_hidden(self, photo_id: str) -> bool:
         """Returns whether the pages of people show no picture of the photo.
 
-        HIDDEN_PHOTOS (manifests/privacy/erase.py) is the same rule in SQL.
+        HIDDEN_PHOTOS (manifests/privacy/erase.py) contains the same rule in SQL.
         """
         return photo_id in self._unused or self.is_secret(photo_id)
 

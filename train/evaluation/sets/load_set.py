@@ -40,8 +40,8 @@ def read_set(
 
 
 def choose_metrics(frozen_set: FrozenSet, metrics: tuple[str, ...]) -> tuple[str, ...]:
-    """Returns the metrics to measure on a set: `metrics`, but WITHOUT_TARGET_METRICS in place of DEFAULT_METRICS if the
-    set has no targets.
+    """Returns the metrics to measure on a set. If the set has no targets, WITHOUT_TARGET_METRICS replaces
+    DEFAULT_METRICS.
     """
     if frozen_set.has_targets or metrics != DEFAULT_METRICS:
         return metrics

@@ -156,7 +156,8 @@ def run_batch(
 
 
 def _fill_slots(rows: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor:
-    """Returns (B, K, ...) with the rows (k, ...) of each image in the first k of its K slots. Empty slots are zero."""
+    """Returns a tensor (B, K, ...). The rows (k, ...) of an image fill the first k of its K slots. Empty slots are
+    zero."""
     shape = next((row.shape[1:] for row in rows if len(row)), rows[0].shape[1:])
     slots = torch.zeros(*present.shape, *shape)
     for slot, row in zip(slots, rows, strict=True):
