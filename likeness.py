@@ -42,9 +42,10 @@ _find_our_modules_first()
 
 import inspect
 import json
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 import curate.cli
 import curate.decisions.cli
@@ -68,6 +69,7 @@ from manifests.ledger.paths import MAX_SEED
 from manifests.runtime.flags import argument, flag
 from manifests.runtime.json_log import log, log_as_json
 from manifests.runtime.text import format_count
+from manifests.stores.addresses import hide_in_word
 from manifests.stores.store_path import parse_path
 
 if TYPE_CHECKING:
@@ -77,8 +79,24 @@ if TYPE_CHECKING:
 RECIPE = "tiny"  # the recipe of `run` and `demo`; a training with this recipe needs no download
 LOG_JSON = "--log-json"
 
+
+class _Commands(TyperGroup):
+    """Removes the secrets of addresses from Typer's own errors, for example about an argument too many."""
+
+    def invoke(self, ctx: Any) -> object:
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            if isinstance(text := getattr(error, "message", None), str):
+                for word in sys.argv[1:]:
+                    text = text.replace(word, hide_in_word(word))
+                error.message = text  # type: ignore[attr-defined]
+            raise
+
+
 app = typer.Typer(
     name="likeness",
+    cls=_Commands,
     help="Train a one-step face restorer with references from a folder of photos, and record every step.",
     epilog=f"Exit codes: {EXIT_CODES}. Set LIKENESS_DEBUG=1 to see tracebacks. docs/commands.md lists all commands and "
     "options.",
@@ -115,7 +133,12 @@ def _start(
         from manifests.runtime.versions import code_version, tool_versions
 
         log_as_json(sys.stderr)
-        log("started", command=sys.argv[1:], code_version=code_version(), tool_versions=tool_versions())
+        log(
+            "started",
+            command=[hide_in_word(word) for word in sys.argv[1:]],
+            code_version=code_version(),
+            tool_versions=tool_versions(),
+        )
 
 
 def run(

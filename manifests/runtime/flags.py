@@ -13,6 +13,8 @@ from typing import Any
 
 import typer
 
+from manifests.stores.refused_addresses import refuse_address
+
 # This table maps a metavar to its meaning. A command may add its own text to the meaning.
 ARGUMENTS = {
     "DATASET": "The folder of a dataset",
@@ -239,9 +241,22 @@ FLAGS = {
 RESULTS = ("DATASET", "RUN", "LQ", "BENCH", "FOLDER", "SHEET.png", "FILE.npz")
 
 
-def argument(metavar: str, more: str = "", **settings: Any) -> Any:
-    """Returns the Typer argument with this metavar. The help shows the meaning of the argument, and then `more`."""
-    return typer.Argument(metavar=metavar, help=f"{ARGUMENTS[metavar]}{more}.", **settings)
+# The arguments and options whose text may be an address. For example, the ledger has the addresses of photos.
+_FREE_TEXT = {"PHOTO", "SQL", "ID", "--photo", "--person", "--name", "--reason", "--to", "--from"}
+_FREE_TEXT |= {"--exclude", "--include", "--address", "--host"}
+
+
+def argument(metavar: str, more: str = "", *, parser: Callable[[str], Any] | None = None) -> Any:
+    """Returns the Typer argument with this metavar. The help shows the meaning of the argument, and then `more`.
+
+    `parser` is `parse_path` for an argument that also takes addresses. Any other argument refuses addresses.
+    """
+    return typer.Argument(
+        metavar=metavar,
+        help=f"{ARGUMENTS[metavar]}{more}.",
+        callback=_make_check(metavar.removesuffix("..."), parser is not None),
+        parser=parser,
+    )
 
 
 def flag(
@@ -260,8 +275,8 @@ def flag(
 
     The help shows the meaning of the option, and then `more`. If the default is None, the help shows the text `default`
     as the default. A number below `low` or above `high` is a usage error. `repeat` is true for an option that may be
-    repeated. `panel` is the title of the group in which the help shows the option. `parser` converts the text of the
-    user to the value.
+    repeated. `panel` is the title of the group in which the help shows the option. `parser` is `parse_path` for an
+    option that also takes addresses. Any other option refuses addresses.
     """
     usual, meaning = FLAGS[spelling]
     return typer.Option(
@@ -269,15 +284,22 @@ def flag(
         metavar=usual if metavar is None else metavar,
         help=f"{meaning}{more}.{' May be repeated.' if repeat else ''}",
         show_default=default,
-        callback=None if low is None and high is None else _range_check(low, high),
+        callback=_make_check(spelling, parser is not None, low, high),
         rich_help_panel=panel,
         parser=parser,
     )
 
 
-def _range_check(low: float | None, high: float | None) -> Callable[[float | None], float | None]:
+def _make_check(
+    name: str, takes_addresses: bool, low: float | None = None, high: float | None = None
+) -> Callable[[Any], Any]:
+    """Returns a function that checks the value of an argument or option, before the command does anything."""
+
     # with `min` and `max`, Typer would print the range of a seed as 0<=x<=9223372036854775807
-    def check(value: float | None) -> float | None:
+    def check(value: Any) -> Any:
+        for each in value if isinstance(value, (list, tuple)) else [value]:
+            if not (isinstance(each, str) and name in _FREE_TEXT):
+                refuse_address(name, each, takes_addresses)
         if value is not None and low is not None and value < low:
             raise typer.BadParameter(f"{value} is too small: give {low} or more.")
         if value is not None and high is not None and value > high:

@@ -9,7 +9,7 @@ import pytest
 from manifests.errors import BadInput
 from manifests.runtime.json_log import log
 from manifests.runtime.uris import display_path, member_uri, parse_member_uri, path_of, uri_of
-from manifests.stores.addresses import add_secrets, hide_secrets
+from manifests.stores.addresses import add_secrets, find_address, hide_in_word, hide_secrets
 from manifests.stores.requests import StoreError, _make_store
 from manifests.stores.store_path import StorePath, parse_path
 from tests.doubles.json_log import json_log
@@ -51,11 +51,13 @@ def test_the_secrets_of_a_web_address_stay_in_memory(address):
 
 @pytest.mark.parametrize("address", ["s3://", "s3://b//a.jpg", "s3://b/../a.jpg", "https:///a.jpg", "gs://b/./a"])
 def test_an_address_that_no_path_can_stand_for_is_refused(address):
-    with pytest.raises(BadInput, match=r"cannot be used|no valid host"):
+    with pytest.raises(BadInput, match=r"cannot be used|no valid host|no bucket"):
         parse_path(address)
 
 
-@pytest.mark.parametrize("address", [f"s3://AKIA:{SECRET}@bucket/a", f"https://user:{SECRET}/x@host/a.jpg"])
+@pytest.mark.parametrize(
+    "address", [f"s3://AKIA:{SECRET}@bucket/a", f"s3://AKIA:a/{SECRET}@bucket/a", f"https://user:{SECRET}/x@host/a.jpg"]
+)
 def test_a_key_in_a_wrong_place_is_refused_and_not_shown(address):
     with pytest.raises(BadInput) as refused:
         parse_path(address)
@@ -72,6 +74,29 @@ def test_no_secret_is_in_the_log():
         (line,) = lines()
     assert line["command"] == ["curate", "https://h/list.txt", 'a"b'] and line["more"] == {"at": "https://h/a"}
     assert hide_secrets("a@b.c asks? s3://bucket/who?.jpg") == "a@b.c asks? s3://bucket/who?.jpg"
+
+
+@pytest.mark.parametrize(
+    ("word", "shown"),
+    [
+        (f"ftp://u:{SECRET}@h:21/x", "ftp://h:21/x"),
+        (f"http:/u:a {SECRET}@h/x", "http:/h/x"),
+        (f"--out=http://u:{SECRET}/a@h/x?sig={SECRET}", "--out=http://h/x"),
+        (f"http://u:{SECRET}?a@h/x", "http://..."),
+        (f"s3:/KEY:a/{SECRET}@b/x", "s3:/b/x"),
+        (f"az://c/x?sig={SECRET}", "az://c/x"),
+        ("s3://b/a@b?.jpg", "s3://b/a@b?.jpg"),
+        ("http://h:8080/a@b.jpg", "http://h:8080/a@b.jpg"),
+        ("http://[::1]:80/x", "http://[::1]:80/x"),
+    ],
+)
+def test_one_word_is_shown_without_its_secrets(word, shown):
+    assert hide_in_word(word) == shown and word.endswith(find_address(word)[0])
+
+
+@pytest.mark.parametrize("word", ["osdface:/models/me@home", "hint:/a@b.csv", "/data/x:/a@b", "C:/a@b/c", "loss=2", ""])
+def test_a_path_after_a_name_is_no_address(word):
+    assert find_address(word) is None and hide_in_word(word) == word
 
 
 def test_without_the_library_one_sentence_says_what_to_install(monkeypatch):
