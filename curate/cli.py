@@ -159,7 +159,8 @@ def describe_summary(summary: Summary) -> str:
         f"people   {summary.identities} with two photos or more, {summary.alone} with one; "
         f"at most {format_count(summary.largest, 'photo')} of one person",
         f"targets  {format_counts(summary.pairs)}{unpaired}{set_aside}",
-        f"rungs    {', '.join(f'{name} keeps {count}' for name, count in summary.rungs.items())} targets",
+        f"filters  targets that each set of filters would keep: "
+        f"{', '.join(f'{name} {count}' for name, count in summary.rungs.items())}",
         f"leaks    {_describe_leaking(summary)}",
         f"models   {summary.faces_from}{_describe_devices(summary.devices)}; two faces with a cosine of "
         f"{summary.threshold:.3g} or more are one person; a share of {summary.false_match_rate:.2g} of the pairs of "

@@ -29,8 +29,9 @@ def embed_and_write(
 ) -> list[Face]:
     """Embeds n faces from their crops, uint8 (size, size, 3) each, and writes the unit embeddings as one shard.
 
-    Returns the ledger rows of the faces. Each row names the shard and the device of the recognizer. If the recognizer
-    has `embed_raw`, each row also contains the length of the embedding before the normalisation.
+    Returns the ledger rows of the faces. The row of each embedded face names the shard and the device of the
+    recognizer. If the recognizer has `embed_raw`, the row also contains the length of the embedding before the
+    normalisation.
 
     A face fails with a reason if its embedding is not finite or is a zero vector. If all faces fail, no file is
     written.

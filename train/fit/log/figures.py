@@ -18,7 +18,7 @@ from train.fit.distributed import gather_lists, run_on_first
 
 
 class Diverged(LikenessError):
-    """Reports that a loss or a gradient norm is NaN or infinite."""
+    """Reports that a loss, a gradient norm or a value of a restored face is NaN or infinite."""
 
 
 @dataclass(frozen=True)
