@@ -1,4 +1,4 @@
-"""Measures a second run of `likeness curate`, after 1% of the photos are new, as a share of the first run.
+"""Measures how long a second run of `likeness curate` with 1% new photos takes, as a share of the first run.
 
     python benchmarks/curation_incremental.py [--photos 15600] [--folder FOLDER] [--keep]
 
@@ -7,9 +7,9 @@ synthetic embedding (grouping_scale.py). Small doubles take the place of the det
 hardly any time. With real models, the first run takes longer, and the share of the second run is smaller.
 
 The first run curates 99% of the photos. Then the other 1% are written into the folder, and the second run curates the
-folder again. Both runs use one process. The seconds are seconds of the processor, so other programs on the machine
-change them less than they change the time by the clock. The ratio is the seconds of the second run divided by the
-seconds of the first run.
+folder again. Both runs use one process. The seconds are processor time, because other programs on the machine change
+processor time less than wall-clock time. The ratio is the seconds of the second run divided by the seconds of the first
+run.
 """
 
 from __future__ import annotations

@@ -175,8 +175,8 @@ def _list_joining(error: Contradiction, in_force: Sequence[Decision]) -> list[_R
 
     An older decision that separates two sides keeps as much of its effect as possible. If the new person contains all
     faces of one side, its faces of the other side lose the effect. Otherwise, the older decision only stops separating
-    the faces of the new person from each other. This last rule also applies if a decision of `in_force` has already
-    taken such a part of the older decision back.
+    the faces of the new person from each other. The last rule also applies if a decision of `in_force` has already
+    taken such a separation of the older decision back.
     """
     in_part = {taken.number for one in in_force for taken in one.takes_back if taken.others}
     releases = []
@@ -224,7 +224,7 @@ def merge_taken(taken: Iterable[TakenBack]) -> tuple[TakenBack, ...]:
 
 
 def _find_places(people: PeopleNow, decision: Decision, faces: Iterable[str]) -> tuple[FaceLocation, ...]:
-    """Returns the locations of a decision at which the faces with these ids are today."""
+    """Returns those locations of a decision at which the faces with these ids are now."""
     wanted = set(faces)
     return tuple(dict.fromkeys(at for part in decision.parts for at in part if _find_face(people, at) in wanted))
 

@@ -245,8 +245,8 @@ def _plan_photos(
 
 
 def _find_companions(files: Sequence[File], photo_ids: Collection[str]) -> set[str]:
-    """Returns the uris of the companions of these photos: files beside a photo with a name that begins like the
-    photo's.
+    """Returns the uris of the companions of these photos. A companion lies beside its photo, and its name begins like
+    the name of the photo.
 
     For example, the companions of `a.jpg` are `a.jpg.xmp` and `a.jpg.json`. `a.xmp` is a companion only if no other
     photo with the stem `a`, such as `a.png`, stays.

@@ -22,7 +22,9 @@ from manifests.runtime.workers import count_cores
 _LEAST_FILE = 2**24  # Arrays of fewer bytes are never in files (ours).
 # If a row is read from a file, Linux counts the pages around the row too. We measured 210 KiB for a row on Linux 6.18.
 _BYTES_A_READ = 2**18
-_MOST_BETWEEN_TRIMS = 2**30  # bytes; `trim` acts this far below the limit, or a third of the limit below it (ours)
+# `trim` acts when the memory is within this number of bytes (ours) of the limit, or within a third (ours) of the limit.
+# The smaller of the two numbers counts.
+_MOST_BETWEEN_TRIMS = 2**30
 
 
 class Workspace:
@@ -95,8 +97,9 @@ class Workspace:
     def divide_reads(self, rows: np.ndarray, row_size: int, others: np.ndarray | None = None) -> Iterator[np.ndarray]:
         """Yields the indices of `rows` in parts, int64 (part,). Every index is in one part.
 
-        `rows`, int (m,), are rows of `row_size` bytes in a file. In each part, these rows are close to each other, and
-        so are the rows `others`, int (m,). Without a limit of the memory, one part has all indices.
+        `rows`, int (m,), are rows of `row_size` bytes in a file. The indices of a part belong to `rows` that are close
+        to each other. If `others`, int (m,), is given, these rows of a second read are close to each other too. Without
+        a limit of the memory, one part has all indices.
         """
         if self.memory is None:
             yield np.arange(len(rows))

@@ -151,8 +151,8 @@ class DictionaryDiscriminator(nn.Module):
     ) -> torch.Tensor:
         """Returns logits (2B,1,h,h) for images (2B,3,S,S) in 0..1: B HQ faces, then B LQ faces.
 
-        With `halves`, `image` has 2B true faces in this order, and then their 2B reconstructions in this order. The
-        other arguments are not used.
+        With `halves`, `image` has true faces (B HQ faces, then B LQ faces), and then their reconstructions in the same
+        order. The other arguments are not used.
         """
         calls = 2 if halves else 1
         groups = image.chunk(2 * calls)

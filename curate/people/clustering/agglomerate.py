@@ -289,11 +289,11 @@ def renumber_pairs(
     """Returns each pair of two different groups one time, int32 (m, 2). The smaller number comes first in each pair.
 
     `read_pairs` yields pairs of old numbers, (p, 2) each. The group with the old number i has the number `numbers[i]`,
-    int32 (g,). The result is sorted. If the memory is limited, many pairs are read several times. Each time, only the
-    pairs are sorted whose smaller number is in a part of all numbers.
+    int32 (g,). The result is sorted. If the memory is limited, many pairs are sorted in several sorts. Each sort reads
+    all pairs, and sorts the pairs whose smaller number belongs to this sort.
     """
     count = int(numbers.max(initial=-1)) + 1
-    sorts = np.zeros(count, np.int64)  # for each number, the sort that finds the pairs with this smaller number
+    sorts = np.zeros(count, np.int64)  # for each number, the index of the sort to which it belongs
     if workspace.memory is not None:
         for part in read_pairs():
             sorts += np.bincount(np.minimum(*numbers[part].T), minlength=count)

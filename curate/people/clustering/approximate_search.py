@@ -51,7 +51,7 @@ def search_approximately(
 def _compare_codes(
     embeddings: np.ndarray, order: np.ndarray, rows: np.ndarray, cosines: np.ndarray, workspace: Workspace
 ) -> None:
-    """Fills `rows` and `cosines` with the nearest of the rows that have the best codes."""
+    """Finds the rows with the best codes, and fills `rows` and `cosines` with the nearest of these rows."""
     n, k = rows.shape
     rotation, index = _make_index(embeddings, order, workspace)
     most = min(_CANDIDATES * k + 1, n)
@@ -76,8 +76,8 @@ def _find_in_blocks(
     """Yields slices of the rows, and their candidates, int32 (q, c). The last candidates of a row may be -1.
 
     `find` returns the candidates of a slice of at most _ROWS_AT_ONCE rows. The candidates of a row take `row_bytes`
-    bytes of memory. If the memory is limited, the yielded slices have more rows, because the embeddings of the
-    candidates of each slice are read from the whole file.
+    bytes of memory. If the memory is limited, the yielded slices have more rows. The caller reads the whole file of
+    embeddings for each slice, so fewer slices need fewer reads.
     """
     steps = 1
     if workspace.memory is not None:

@@ -118,7 +118,7 @@ def measure_recall(
     queries: int = _RECALL_QUERIES,
     workspace: Workspace = IN_MEMORY,
 ) -> float:
-    """Returns the share that `rows`, (n, k), contains of the true neighbours with a cosine of `min_cosine` or more.
+    """Of the true neighbours with a cosine of `min_cosine` or more, returns the share that `rows`, (n, k), contains.
 
     An exact search finds the true neighbours of `queries` evenly spaced rows, at most k for each row. A pair of
     neighbours is found if one of the two rows lists the other row.

@@ -45,7 +45,7 @@ CAUTION = 1.5
 # During merging, the groups contain only the most similar faces of each person. The mean cosine within the groups is
 # therefore too high by SELECTION_BIAS.
 SELECTION_BIAS = 0.03
-MIN_MEAN_WITHIN = 0.2  # With a lower mean cosine within people than this, a recognizer cannot distinguish people.
+MIN_MEAN_WITHIN = 0.2  # If the mean cosine within people is lower, the recognizer cannot distinguish people.
 SAMPLE_SIZE = 4096  # Number of faces on which the spread of the cosines between strangers is measured.
 # If the share of negative cosines is smaller than _MIN_NEGATIVE_SHARE, the spread cannot be measured.
 _MIN_NEGATIVE_SHARE = 0.01

@@ -78,7 +78,7 @@ def test_ten_merges_ten_splits_and_five_locks_are_reproduced_while_photos_come_a
     face = name_faces(dataset)
     apart, together = [], []
     for group in (range(4), range(4, 8), range(8, 10)):
-        # One command separates the face in the first photo of each person of the group from the person.
+        # One command takes a face out of each person of the group: the face in the person's first photo.
         decide(dataset, [{"kind": "split", "faces": [face[f"{i}/0"]]} for i in group])
         apart += [(face[f"{i}/0"], [face[f"{i}/{n}"] for n in (1, 2, 3)]) for i in group]
         if (i := group[-1]) % 4 == 3:
