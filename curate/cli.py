@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -119,7 +120,7 @@ def curate(
         pairs=PairRules(pairs, min_photos, min_references, max_references),
     )
     processes = count_cores() if workers is None else workers
-    check_options(photos, out, config, processes, device)
+    check_options(photos, out, config, processes, device, store)
     if dry_run:
         _print_plan(photos, out, NameRules(config.exclude, config.include), as_json)
         return
@@ -258,12 +259,13 @@ def optout(
         _opt_out_faces(dataset, face or [], remember_face, run or [], dry_run, yes, as_json)
         return
     from curate.photos.read_files import read_photo_row
-    from manifests.privacy.cli import confirm_purge, print_purge
-    from manifests.privacy.purge import purge
+    from manifests.privacy.cli import Named, plan_and_purge
+    from manifests.privacy.purge_plan import PurgePlan
 
-    plan = plan_optout(dataset, photos, run or [], read_photo_row)
-    if confirm_purge(plan, dry_run, yes, as_json):
-        print_purge(purge(dataset, plan), as_json)
+    def plan(named: Sequence[Named]) -> PurgePlan:
+        return plan_optout(dataset, [text for _, text in named], run or [], read_photo_row)
+
+    plan_and_purge(dataset, [("--photo", text) for text in photos], plan, run or [], dry_run, yes, as_json)
 
 
 def _opt_out_faces(

@@ -15,7 +15,8 @@ from curate.photos.name_rules import LEFT_OUT, NameRules, check_patterns
 from curate.photos.walk import check_photo_paths, walk_files
 from manifests.errors import BadInput
 from manifests.ledger.paths import LEDGER_NAME
-from manifests.privacy.keys import KEY_NAME
+from manifests.ledger.store_copy import check_store
+from manifests.privacy.keys import KEY_NAME, read_key_file
 from manifests.runtime.files import find_blocking_file
 from manifests.runtime.text import format_count, make_printable
 from manifests.runtime.workers import check_workers
@@ -24,10 +25,15 @@ SPLIT_POLICIES = ("identity", "photos")
 
 
 def check_options(
-    photos: Sequence[Path], dataset: Path, config: CurateConfig, workers: int | None = None, device: str = "auto"
+    photos: Sequence[Path],
+    dataset: Path,
+    config: CurateConfig,
+    workers: int | None = None,
+    device: str = "auto",
+    store: Path | None = None,
 ) -> None:
     """Raises BadInput if an option has a wrong value, or if the dataset folder contains files that belong to no
-    dataset. Raises NoSuchDevice if `device` is unknown or not installed.
+    dataset. Writes nothing, also not into `store`. Raises NoSuchDevice if `device` is unknown or not installed.
     """
     if device != "auto":
         choose_device(device)
@@ -45,6 +51,8 @@ def check_options(
         check_workers(workers)
     check_dataset_folder(photos, dataset)
     check_photo_paths(photos)
+    if store is not None:
+        check_store(dataset, store, read_key_file(dataset))
     if photos and not os.path.lexists(dataset / LEDGER_NAME):
         _check_any_file(photos, NameRules(config.exclude, config.include))
 

@@ -41,14 +41,15 @@ from manifests.ledger.filters import FilterSet, check_filters
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import LEDGER_NAME
 from manifests.ledger.records import Face, File, ListEntry, Split
-from manifests.ledger.store_copy import choose_store, copy_to_store
-from manifests.privacy.keys import KEY_NAME, ensure_key, read_key
+from manifests.ledger.store_copy import choose_store, copy_to_store, try_permissions
+from manifests.privacy.keys import KEY_NAME, ensure_key, read_key, read_key_file
 from manifests.runtime.cluster.cluster_pool import list_first_files, open_cluster_pool
 from manifests.runtime.cluster.connection import connect_to_cluster
 from manifests.runtime.files import remove_temporary_files
 from manifests.runtime.progress import Progress
 from manifests.runtime.workers import BatchMap, open_pool
 from manifests.stores.archive_copies import remove_copies
+from manifests.stores.store_path import StorePath
 
 RAY_GPUS = ("cuda", "tensorrt")  # the devices of --device that Ray counts as GPUs
 
@@ -74,9 +75,11 @@ def curate(
     into which this and later runs copy the crops, the frozen sets and the ledger. Raises BadInput, LedgerError or
     FaceModelError. The work that was recorded before an error stays recorded.
     """
-    check_options(photos, dataset, config, workers, device)
+    check_options(photos, dataset, config, workers, device, store)
     if not (dataset / LEDGER_NAME).exists():
         load_faces_once(config.faces, device)  # the models are loaded first: if this fails, no empty dataset is written
+    if isinstance(store, StorePath):  # `check_options` refuses other paths
+        try_permissions(store, read_key_file(dataset))
     rules = NameRules(config.exclude, config.include)
     with contextlib.ExitStack() as stack:
         stack.callback(remove_copies)
@@ -88,7 +91,7 @@ def curate(
             check_refusals(dataset, config.sidecar, photos, rules, map_batches)
         ledger = stack.enter_context(Ledger.open(dataset, write=True))
         ensure_key(ledger)
-        if store is not None:
+        if isinstance(store, StorePath):
             choose_store(ledger, store, read_key(ledger))
         check_policy(ledger.read_rows(Split), config.split)
         # an error here does not mark the dataset as unfinished

@@ -23,55 +23,89 @@ from manifests.ledger.queries import read_set_sizes, read_units
 from manifests.runtime.files import sha256_bytes, sha256_file
 from manifests.runtime.progress import Progress
 from manifests.runtime.text import format_count
-from manifests.stores.requests import check_writable, send_file
+from manifests.stores.requests import StoreError, StoreFileMissing, check_writable, send_file
 from manifests.stores.store_path import STORE_MARKER, StorePath, parse_path
 
 STAGE = "store"
 # This file in the store has the sha256 and the name of each copied file, in the form that sha256sum reads.
 SUMS = "SHA256SUMS"
 _CARD = "card.json"  # The file degrade/frozen/set_files.py defines the files of a set.
+_SET_FILES = (_CARD, "theta.jsonl", "README.md")
+TEXT_FILES = (SUMS, STORE_MARKER, *_SET_FILES)  # The names of the text files in the store.
+_PERMISSIONS = "Likeness must be allowed to list, read, write and delete the files of this folder."
 _REQUESTS_AT_ONCE = 16  # Number of files that are copied at the same time (ours).
 
 
-def choose_store(ledger: Ledger, store: Path, key: bytes) -> None:
-    """Records the folder `store`, into which the dataset is copied. `key` is the secret key of the dataset.
+def check_store(dataset: Path, store: Path, key: bytes | None) -> None:
+    """Checks whether `dataset` can be copied into the folder `store`. Writes nothing.
 
-    Raises BadInput if the folder cannot be written, if it contains other files, or if the dataset already has another
-    folder in a store.
+    `key` is the secret key of the dataset, or None if the dataset has no key yet. Raises BadInput if the folder cannot
+    be written, if it contains other files, or if the dataset already has another folder in a store.
     """
     if not isinstance(store, StorePath):
         raise BadInput(
             f"--store {store} is not an address. Give the address of a new folder, such as s3://bucket/dataset."
         )
     check_writable(str(store))
-    earlier = ledger.read_detail(STAGE)
-    if earlier and earlier["address"] != str(store):
-        raise BadInput(
-            f"{ledger.dataset} is copied into {earlier['address']}. Leave --store out, or curate a new dataset."
-        )
-    detail = {"address": str(store), "dataset": hashlib.sha256(key + str(store).encode()).hexdigest()[:32]}
-    if not _is_ours(store, detail["dataset"]):
-        if store.exists():
-            raise BadInput(f"{store} contains other files. Give --store the address of a new folder.")
-        (store / STORE_MARKER).write_bytes(json.dumps({"dataset": detail["dataset"]}).encode())
-    ledger.record(STAGE, "all", {}, detail=detail)
+    if (dataset / LEDGER_NAME).exists():
+        with Ledger.open(dataset) as ledger:
+            earlier = ledger.read_detail(STAGE)
+        if earlier and earlier["address"] != str(store):
+            raise BadInput(
+                f"{dataset} is copied into {earlier['address']}. Leave --store out, or curate a new dataset."
+            )
+    try:
+        is_usable = (key is not None and _is_ours(store, _compute_name(store, key))) or _is_new(store)
+    except StoreError as error:
+        raise BadInput(f"{store} cannot be used with --store: {error.strerror}. {_PERMISSIONS}") from None
+    if not is_usable:
+        raise BadInput(f"{store} contains other files. Give --store the address of a new folder.")
 
 
-def copy_to_store(dataset: Path, progress: Progress = lambda *_: None) -> list[str]:
-    """Copies the files that have changed since the last copy. Returns notices for the user.
+def try_permissions(store: StorePath, key: bytes | None) -> None:
+    """Writes a file into a new folder in a store, and deletes it. Does nothing if the folder belongs to the dataset.
+
+    `key` is the same as in `check_store`. Raises BadInput if the store refuses.
+    """
+    marker = store / STORE_MARKER
+    try:
+        if key is not None and _is_ours(store, _compute_name(store, key)):
+            return
+        marker.write_bytes(json.dumps({"dataset": ""}).encode())
+        marker.unlink()
+    except StoreError as error:
+        reason = "the bucket does not exist" if isinstance(error, StoreFileMissing) else error.strerror
+        raise BadInput(f"{store} cannot be used with --store: {reason}. {_PERMISSIONS}") from None
+
+
+def choose_store(ledger: Ledger, store: StorePath, key: bytes) -> None:
+    """Records the folder `store`, into which the dataset is copied. `key` is the secret key of the dataset.
+
+    Call `check_store` first.
+    """
+    name = _compute_name(store, key)
+    if not _is_ours(store, name):
+        (store / STORE_MARKER).write_bytes(json.dumps({"dataset": name}).encode())
+    ledger.record(STAGE, "all", {}, detail={"address": str(store), "dataset": name})
+
+
+def copy_to_store(dataset: Path, progress: Progress = lambda *_: None, during_purge: bool = False) -> list[str]:
+    """Copies the files that have changed since the last copy. Returns notices for the user: one names the store.
 
     Does nothing if the dataset has no folder in a store. Files that the ledger does not have are deleted in the folders
     `faces` and `lq` of the store. A local file that is missing, or whose sha256 is not the recorded one, is not copied.
-    Raises StoreError if the store fails.
+    A file that somebody changed in the store is copied again. `Ledger.open` explains `during_purge`. Raises StoreError
+    if the store fails.
     """
-    with Ledger.open(dataset) as ledger:
-        store = _find_store(ledger)
+    with Ledger.open(dataset, during_purge=during_purge) as ledger:
+        store = find_store(ledger)
         wanted = _list_files(ledger)
     if store is None:
         return []
-    there = {path.relative_to(store).as_posix() for path in store.list_files()}
-    sums = _read_sums(store)
-    unknown = [name for name in there if name.startswith(("faces/", "lq/")) and name not in wanted]
+    listed = {path.relative_to(store).as_posix(): path for path in store.list_files()}
+    there = listed.keys() - _find_changed(dataset, listed)
+    sums = old_sums = _read_sums(store)
+    unknown = [name for name in listed if name.startswith(("faces/", "lq/")) and name not in wanted]
     todo = [name for name, sha256 in wanted.items() if name not in there or sums.get(name) != sha256]
     if unknown or not sums.keys().isdisjoint(todo):
         # SHA256SUMS must not name these files during the copy, because the copy may be interrupted.
@@ -91,13 +125,19 @@ def copy_to_store(dataset: Path, progress: Progress = lambda *_: None) -> list[s
             done |= {name: wanted[name]} if is_copied else {}
             progress("store", len(done), len(todo))
     if todo or unknown:
-        _write_sums(store, sums | done)
+        # If a local file could not be copied, its earlier copy keeps its line, with which `sha256sum -c` checks it.
+        kept = {name: wanted[name] for name in todo if name in listed and old_sums.get(name) == wanted[name]}
+        _write_sums(store, sums | kept | done)
     send_file(str(store / LEDGER_NAME), dataset / LEDGER_NAME)
+    copied = format_count(len(done), "new or changed file")
+    deleted = f" {format_count(len(unknown), 'file')} deleted there." if unknown else ""
+    notices = [f"The dataset is copied into {store}: {copied}, and the ledger.{deleted}"]
     if not (left := len(todo) - len(done)):
-        return []
+        return notices
     return [
+        *notices,
         f"{format_count(left, 'file')} of {dataset} {'is' if left == 1 else 'are'} missing or changed, and not copied "
-        f"into {store}. `likeness manifest check {dataset}` lists the problems."
+        f"into {store}. `likeness manifest check {dataset}` lists the problems.",
     ]
 
 
@@ -108,12 +148,15 @@ def erase_from_store(ledger: Ledger, faces: Iterable[str]) -> None:
     because they have changed. The next `curate` or `degrade` copies the ledger again. Raises StoreError if the store
     fails.
     """
-    store, erased = _find_store(ledger), set(faces)
+    store, erased = find_store(ledger), set(faces)
     if store is None or not erased:
         return
     (store / LEDGER_NAME).unlink()
-    sums = _read_sums(store)
-    in_sets = [path.relative_to(store).as_posix() for path in (store / "lq").list_files()]
+    listed = {path.relative_to(store).as_posix(): path for path in store.list_files()}
+    # SHA256SUMS is written again below, and then no longer shows that these files were changed before.
+    changed = _find_changed(ledger.dataset, listed)
+    sums = {name: sha256 for name, sha256 in _read_sums(store).items() if name not in changed}
+    in_sets = [name for name in listed if name.startswith("lq/")]
     set_files = [name for name in in_sets if not name.endswith(".png")]
     names = [_name_crop(face) for face in sorted(erased)]
     names += [name for name in in_sets if name.endswith(".png") and Path(name).stem in erased]
@@ -127,7 +170,7 @@ def erase_from_store(ledger: Ledger, faces: Iterable[str]) -> None:
             (store / name).unlink()
 
 
-def _find_store(ledger: Ledger) -> StorePath | None:
+def find_store(ledger: Ledger) -> StorePath | None:
     """Returns the folder of the dataset in a store, or None.
 
     Raises BadInput if the folder belongs to another dataset.
@@ -143,6 +186,41 @@ def _find_store(ledger: Ledger) -> StorePath | None:
             "Restore this file."
         )
     return store
+
+
+def _compute_name(store: Path, key: bytes) -> str:
+    """Returns the name of the dataset in the file STORE_MARKER. Nobody can compute it without the key."""
+    return hashlib.sha256(key + str(store).encode()).hexdigest()[:32]
+
+
+def _is_new(store: StorePath) -> bool:
+    """Returns whether a folder in a store is empty, or has only the file that `try_permissions` could not delete."""
+    return _is_ours(store, "") or not store.exists()
+
+
+def _find_changed(dataset: Path, listed: Mapping[str, StorePath]) -> set[str]:
+    """Returns the names of the files that somebody changed in the store after they were copied.
+
+    `listed` maps the names of all files in the store to their paths. A copied file is older than SHA256SUMS, which is
+    written at the end of each copy, and has the size of the local file. The times are those of the store, in whole
+    seconds. A change in the second in which SHA256SUMS was written, which keeps the size, is not seen.
+    """
+    if SUMS not in listed:
+        return set()
+    end = listed[SUMS].stat().st_mtime_ns
+    names = [name for name in listed if name.startswith(("faces/", "lq/"))]
+    return {
+        name
+        for name in names
+        if (status := listed[name].stat()).st_mtime_ns > end or _find_size(dataset / name) not in (None, status.st_size)
+    }
+
+
+def _find_size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
 
 
 def _is_ours(store: StorePath, dataset: str) -> bool:
@@ -167,7 +245,7 @@ def _list_files(ledger: Ledger) -> dict[str, str]:
         if unit.endswith("/records"):
             beside[f"lq/{unit.removesuffix('/records')}"] = detail
     for folder, hashes in beside.items():
-        paths = [ledger.dataset / folder / name for name in (_CARD, "theta.jsonl", "README.md")]
+        paths = [ledger.dataset / folder / name for name in _SET_FILES]
         hashes = hashes or {path.name: sha256_file(path) for path in paths if path.is_file()}
         files |= {f"{folder}/{name}": sha256 for name, sha256 in hashes.items()}
     return files

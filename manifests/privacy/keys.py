@@ -67,19 +67,24 @@ def read_key(ledger: Ledger) -> bytes:
     path, check = ledger.dataset / KEY_NAME, ledger.read_detail(KEY_STAGE).get("check")
     if check is None and not path.exists():
         return create_key()
-    try:
-        text = path.read_text(encoding="ascii").removesuffix("\n")
-    except (OSError, ValueError):
-        text = ""
-    if not re.fullmatch(rf"[0-9a-f]{{{2 * KEY_BYTES}}}", text):
+    key = read_key_file(ledger.dataset)
+    if key is None:
         raise LedgerError(
             f"{path} is missing or broken. Likeness needs this key to recognize the people and photos that must "
             "stay out. Copy the file from a backup of the dataset."
         )
-    key = bytes.fromhex(text)
     if check is not None and check != _compute_check(key):
         raise LedgerError(f"{path} is the key of another dataset. Restore the key file that was made with this ledger.")
     return key
+
+
+def read_key_file(dataset: Path) -> bytes | None:
+    """Returns the key in the folder `dataset`, or None if the file of the key is missing or broken."""
+    try:
+        text = (dataset / KEY_NAME).read_text(encoding="ascii").removesuffix("\n")
+    except (OSError, ValueError):
+        return None
+    return bytes.fromhex(text) if re.fullmatch(rf"[0-9a-f]{{{2 * KEY_BYTES}}}", text) else None
 
 
 def _compute_check(key: bytes) -> str:

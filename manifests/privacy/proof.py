@@ -11,7 +11,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import LEDGER_NAME
 from manifests.ledger.queries import count_mentions
+from manifests.ledger.store_copy import TEXT_FILES, find_store
 from manifests.runtime.files import sha256_file
 
 _HEAD = 8  # A search first compares this many bytes of a needle. Shorter needles are ignored.
@@ -134,6 +135,9 @@ class Proof:
     remains: tuple[str, ...]  # For each trace that is left, a phrase with its kind and its file or table.
     # The files of removed photos that are in the searched folders. The user must delete them.
     own_files: tuple[str, ...]
+    store: str | None = None  # The address of the dataset's copy in a store, which was searched. None without a copy.
+    store_files: int = 0  # Number of files in the copy. Their names were searched.
+    store_texts: int = 0  # Number of text files in the copy. Their bytes were searched.
 
 
 def search_traces(dataset: Path, traces: Traces, folders: Iterable[Path] = (), skip: Iterable[Path] = ()) -> Proof:
@@ -157,6 +161,31 @@ def search_traces(dataset: Path, traces: Traces, folders: Iterable[Path] = (), s
         remains += [f"{kind} in {path}" for kind in sorted(kinds)]
     rows, ledger_remains = _search_ledger(dataset, traces)
     return Proof(files, size, rows, (*remains, *ledger_remains), tuple(own_files))
+
+
+def search_store(dataset: Path, traces: Traces, proof: Proof) -> Proof:
+    """Search the dataset's copy in a store, and return the proof with the result. Without a copy, returns `proof`.
+
+    Searches the names of all files, and the bytes of all text files. The images are not read: they have the names of
+    their faces, and only Likeness writes them. The copy of the ledger is not read either: `copy_to_store` has just
+    written it from the local ledger, which `search_traces` has searched. Raises StoreError if the store fails.
+    """
+    with Ledger.open(dataset, during_purge=True) as ledger:
+        store = find_store(ledger)
+    if store is None:
+        return proof
+    searcher = _Searcher(traces.make_needles(), [uri.encode() for uri in traces.longer_uris])
+    files = store.list_files()
+    texts = [path for path in files if path.name in TEXT_FILES]
+    remains = [f"{kind} in {path}" for path in files for kind in sorted(searcher.search(str(path).encode()))]
+    remains += [f"{kind} in {path}" for path in texts for kind in sorted(searcher.search(path.read_bytes()))]
+    return replace(
+        proof,
+        remains=(*proof.remains, *remains),
+        store=str(store),
+        store_files=len(files),
+        store_texts=len(texts),
+    )
 
 
 def _walk_files(folders: Iterable[Path]) -> Iterator[Path]:

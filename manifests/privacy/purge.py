@@ -7,9 +7,11 @@ DATASET/purge.pending, the journal. While this file exists, other commands refus
 are removed from the ledger in one transaction. Only marks of the photos and faces stay in the ledger
 (manifests/privacy/keys.py). (4) Crops, embeddings, low-quality images and the report are removed. The faces are removed
 from runs and benchmarks. (5) The ledger is copied into a new file, because a DuckDB file keeps the bytes of deleted
-rows. (6) The proof searches every file of the dataset and of the runs, and every row of the ledger.
+rows. (6) The proof searches every file of the dataset and of the runs, and every row of the ledger. (7) If the dataset
+has a copy in a store, the ledger is copied again, and the proof searches the copy. (8) The journal is removed.
 
-If a purge was killed, the next `likeness manifest purge DATASET` reads the plan in the journal and finishes the purge.
+If a purge was killed, or if the store failed, the next `likeness manifest purge DATASET` reads the plan in the journal
+and finishes the purge.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from manifests.privacy.erase import find_report_pages, plan_erasure, remove_file
 from manifests.privacy.keys import ensure_key, hide_uri, read_key
 from manifests.privacy.names_in_details import list_removed_texts, remove_names_from_details
 from manifests.privacy.picture_marks import make_kept_out_rows
-from manifests.privacy.proof import Proof, Traces, search_traces
+from manifests.privacy.proof import Proof, Traces, search_store, search_traces
 from manifests.privacy.purge_plan import PurgePlan
 from manifests.privacy.run_cleanup import remove_faces_from_runs
 from manifests.runtime.files import remove_temporary_files, write_atomically
@@ -80,11 +82,14 @@ def purge(dataset: Path, plan: PurgePlan, say: Callable[[str], None] = lambda _:
 
     Calls `say` with a sentence when the search for traces begins, and with each notice about the copy in a store.
     Raises LedgerError if a trace is left in a file that Likeness did not make. The purge then stays unfinished until
-    the user removes this file and repeats the purge.
+    the user removes this file and repeats the purge. Raises StoreError if the store fails. The purge then stays
+    unfinished until it is repeated.
     """
     # journal and rows
     with Ledger.open(dataset, write=True, during_purge=True) as ledger:
         ensure_key(ledger)
+        number = plan.purge_id or 1 + max((row.purge_id for row in ledger.read_rows(Purge)), default=0)
+        plan = replace(plan, purge_id=number)
         write_atomically(dataset / PENDING_NAME, json.dumps(asdict(plan)).encode())
         (dataset / PENDING_NAME).chmod(0o600)
         _remove_rows(ledger, plan)
@@ -112,13 +117,19 @@ def purge(dataset: Path, plan: PurgePlan, say: Callable[[str], None] = lambda _:
     counts |= {"people": len(plan.people), "low-quality images": plan.lq_images, "targets": plan.targets, **run_counts}
     removed = {noun: count for noun, count in counts.items() if count}
     with Ledger.open(dataset, write=True, during_purge=True) as ledger:
-        number = 1 + max((row.purge_id for row in ledger.read_rows(Purge)), default=0)
         if plan.photos:
             ledger.record("purge", str(number), {}, [Purge(number, utc_now(), json.dumps(removed, sort_keys=True))])
-    (dataset / PENDING_NAME).unlink()
-    write_card(dataset)
-    for notice in copy_to_store(dataset):
+    write_card(dataset, during_purge=True)
+    # store
+    for notice in copy_to_store(dataset, during_purge=True):
         say(notice)
+    proof = search_store(dataset, plan.traces, proof)
+    if proof.remains:
+        raise LedgerError(
+            f"Traces are left in the store: {'; '.join(proof.remains[:5])}. Remove these files from the store, then "
+            f"run `likeness manifest purge {dataset}` to finish the purge."
+        )
+    (dataset / PENDING_NAME).unlink()
     return PurgeResult(plan, removed, proof)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +49,9 @@ class PurgePlan:
     targets: int = 0  # Number of removed faces that are targets.
     checkpoints: tuple[str, ...] = ()  # Folders of checkpoints that were trained on the faces.
     runs: tuple[str, ...] = ()  # Folders of runs and benchmarks that the user named, and that the purge also cleans.
+    # What the user named, as `--person TEXT` or `--photo TEXT`. The same command recognizes its stopped purge with it.
+    named: tuple[str, ...] = ()
+    purge_id: int | None = None  # The key of the purge's row in the ledger. None before the purge begins.
     traces: Traces = field(default_factory=Traces)
 
 
@@ -67,8 +70,7 @@ def plan_purge(
     A photo that is already kept out is ignored. Raises BadInput if a name does not fit exactly one person or photo of
     the dataset. Raises BadInput if a run is not a folder.
     """
-    if missing := [run for run in runs if not run.is_dir()]:
-        raise BadInput(f"--run {missing[0]} is not a folder. Name the folder of a training run or of a benchmark.")
+    _check_runs(runs)
     with Ledger.open(dataset) as ledger:
         if people:
             check_decisions_applied(ledger)  # a decision that is not applied may change the faces of the person
@@ -80,6 +82,25 @@ def plan_purge(
         }
         photo_ids |= {photo_id for photo in photos for photo_id in _find_photo(ledger, photo)}
         return _plan_photos(ledger, _add_copies(ledger, faces, photo_ids), identities, runs, reason)
+
+
+def add_runs(dataset: Path, plan: PurgePlan, runs: Sequence[Path]) -> PurgePlan:
+    """Returns the plan of an unfinished purge, which also cleans `runs`. Raises BadInput if a run is not a folder."""
+    _check_runs(runs)
+    finds = find_faces_in_runs([dataset, *runs], plan.faces)
+    return replace(
+        plan,
+        runs=tuple(dict.fromkeys([*plan.runs, *(str(path.absolute()) for path in runs)])),
+        checkpoints=tuple(sorted({*plan.checkpoints, *(path for run in finds for path in run.checkpoints)})),
+        traces=replace(
+            plan.traces, pixels=tuple(sorted({*plan.traces.pixels, *(pixel for run in finds for pixel in run.pixels)}))
+        ),
+    )
+
+
+def _check_runs(runs: Sequence[Path]) -> None:
+    if missing := [run for run in runs if not run.is_dir()]:
+        raise BadInput(f"--run {missing[0]} is not a folder. Name the folder of a training run or of a benchmark.")
 
 
 def _find_people(ledger: Ledger, people: Sequence[str]) -> set[str]:
