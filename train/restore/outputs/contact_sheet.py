@@ -52,8 +52,8 @@ class ContactSheet:
         """Returns the sheet as a dict that can be written as JSON. Images are data URLs.
 
         The sheet contains no path except `restorer`. `weights` is the folder with the weights of the metrics. The sheet
-        lists the metrics whose weights are missing, and the reasons. For each reason for which photos were not
-        restored, the sheet has the number of these photos. The report shows the sheets in the folder RUN/restored
+        lists the metrics whose weights are missing, and the reasons. The sheet also has each reason why photos were not
+        restored, with the number of photos. The report shows the sheets in the folder RUN/restored
         (manifests/report/sections/run_section.py).
         """
         missing = {name: why for name in WEIGHTS if (why := explain_missing(name, weights)) is not None}

@@ -11,7 +11,8 @@ THRESHOLD = 0.3
 
 
 def at(cosine: float, person: int, aside: int) -> np.ndarray:
-    """Returns a unit vector, float32 (16,), with `cosine` to the axis `person`, and its rest along the axis `aside`."""
+    """Returns a unit vector, float32 (16,), in the plane of the axes `person` and `aside`. `cosine` is its cosine to
+    `person`."""
     vector = np.zeros(16, np.float32)
     vector[person], vector[aside] = cosine, np.sqrt(1 - cosine**2)
     return vector
