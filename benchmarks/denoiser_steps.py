@@ -62,7 +62,7 @@ SEED = 0  # the seed of the bootstrap
 
 @contextmanager
 def repeat(model: Restorer, times: int) -> Iterator[None]:
-    """Makes each call of the restorer restore `times` times, inside the context.
+    """Inside the context, each call of the restorer restores the images `times` times.
 
     Each restoration after the first gets the result of the restoration before.
     """

@@ -41,7 +41,7 @@ class NotRun(Exception):
 
 
 def choose_size(options: Namespace) -> Size:
-    """Returns the size of all rows."""
+    """Returns the counts of images, faces and steps that the rows use."""
     return QUICK if options.quick else FULL
 
 

@@ -4,10 +4,10 @@
 
 The baseline is float32 with gradient checkpointing, which computes the latents of the targets in each step. Every
 training runs in a process of its own, and trains the recipe idm, which needs no downloaded weights, on the same random
-pictures. The baseline and one option take a step in turn. The time of a training is the median of its steps, without
-the first step, which compiles and fills the latents. `ratio` is the time of the option divided by the time of the
-baseline in the same turns. The activations are all tensors that a step keeps for its gradients. The memory is the peak
-of the process, and on a GPU also the peak of the GPU.
+pictures. The baseline and one option take steps in turn. The time of a training is the median of its steps, without the
+first step, which compiles and fills the latents. `ratio` is the time of the option divided by the time of the baseline
+in the same turns. The activations are all tensors that a step keeps for its gradients. The memory is the peak of the
+process, and on a GPU also the peak of the GPU.
 
 Without --base-model, the base is a miniature: it has the layers of Stable Diffusion 2.1, with an eighth of the channels
 and random weights. `sd21` has the shape of Stable Diffusion 2.1 with random weights. A step of `sd21` at 512 px takes

@@ -168,7 +168,7 @@ def _describe_outcome(outcome: Outcome, dry_run: bool) -> str:
             f"{person} {verb} {f'called {new}' if new else 'without a name'}{f', and not {old}' if old else ''}."
             for person, old, new in outcome.names
         ]
-        return "\n".join([*lines, *([] if outcome.names else ["No person gets another name."]), *notices])
+        return "\n".join([*lines, *([] if outcome.names else ["No person's name changes."]), *notices])
     faces = format_count(len(outcome.moves), "face")
     total = f"The dataset then has {format_count(outcome.people, 'person', 'people')}."
     lines.append(f"The person of {faces} changes. {total}" if outcome.moves else f"No face moves. {total}")

@@ -88,7 +88,7 @@ def check_sidecar(decisions: Iterable[Decision], photos: PhotoConsents) -> None:
 
 
 def describe_copies(decisions: Iterable[Decision], people: PeopleNow, photos: PhotoConsents) -> list[str]:
-    """Returns a notice about copies that stay in use although the decisions forbid the use of the copied photos, or [].
+    """Returns [], or a notice about copies that stay in use although the decisions forbid the use of the copied photos.
 
     `people` are the people before the decisions.
     """

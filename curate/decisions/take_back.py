@@ -50,7 +50,7 @@ class _Release:
 
 
 def take_older_back(people: PeopleNow, new: Sequence[Decision]) -> tuple[list[Decision], Change]:
-    """Returns the decisions `new` with what they take back, and the change that they cause.
+    """Returns the decisions of `new`, each with what it takes back, and the change that these decisions cause.
 
     Raises Contradiction if a decision contradicts a label, or if the newest decision of a contradiction is not in
     `new`.
@@ -91,7 +91,7 @@ def take_drops_back(people: PeopleNow, faces: Iterable[FaceLocation]) -> tuple[T
 
 
 def parse_taken_back(request: Mapping[str, Any], number_of: Mapping[int, int]) -> tuple[TakenBack, ...]:
-    """Returns what the key `takes_back` of a line in a decision file says. Raises BadInput if the value is wrong.
+    """Reads the value of the key `takes_back` from a line of a decision file. Raises BadInput if this value is wrong.
 
     `number_of` maps the number of an earlier line in the file to its number in the log. Other numbers are left out,
     because the log can have another decision with the same number.

@@ -106,7 +106,7 @@ def read_photos(
 def gather_photos(
     photos: Iterator[tuple[Photo, np.ndarray | str]], count: int, size: int
 ) -> Iterator[list[tuple[Photo, np.ndarray | str]]]:
-    """Yields groups of at most `size` of the `count` photos.
+    """Yields the `count` photos in groups of at most `size` photos.
 
     A group of several photos has at most MAX_PIXELS_AHEAD pixels. When a group is yielded, the next photo can also be
     in memory: if the group has fewer than `size` photos, or if the next photo was decoded ahead. The last group is

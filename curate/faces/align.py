@@ -124,8 +124,8 @@ def find_valid_pixels(landmarks5: np.ndarray, width: int, height: int, size: int
     pixel mixes colours of the photo with the colour OUTSIDE, its value is False.
     """
     back = invert_affine(fit_similarity(landmarks5, scale_template(FFHQ_512, FFHQ_SIZE, size)))
-    # A crop pixel is computed from the part of the photo within `reach` photo pixels around its centre. `reach` is half
-    # the width of a crop pixel plus a margin for the interpolation.
+    # A crop pixel is computed from the part of the photo that is at most `reach` photo pixels from the centre of the
+    # crop pixel. `reach` is half the width of a crop pixel plus a margin for the interpolation.
     reach = max(0.5 * compute_scale(back), 0.5) + 0.5
     along = np.arange(size)
     x, y = (along * right + (along * down)[:, None] + shift for right, down, shift in back)

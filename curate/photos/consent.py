@@ -178,7 +178,8 @@ class ConsentChanges:
 
     @property
     def deletions(self) -> list[Deletion]:
-        """The completion marks to delete, so that the stage `detect` searches the photos of `to_detect`."""
+        """The completion marks of the photos of `to_detect`. After these marks are deleted, the stage `detect` searches
+        the photos again."""
         return [("stages", "unit", self.to_detect)] if self.to_detect else []
 
 

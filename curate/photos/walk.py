@@ -107,7 +107,7 @@ def walk_files(
 def _walk_store(root: StorePath, rules: NameRules, folder_uris: set[str] | None) -> Iterator[Path | File]:
     """Yields the files below a folder in a store, or the file `root` itself, as `walk_files` does.
 
-    A store has no folders. A part of a name that ends with a slash is treated as a folder.
+    A store has no folders. Each part of a name before a slash is treated as a folder.
     """
     if root.scheme in WEB:
         yield from _walk_addresses([root], rules)

@@ -60,7 +60,7 @@ def select_best_versions(ledger: Ledger, iteration: str, before: int | None = No
 
     Faces without an accepted version are not in the dict. With `before`, only rounds with a lower number count. Cleaned
     pictures must not get into val or test. The dict therefore leaves out the faces of val and test. With --split-by
-    photos, training faces can be references of a target in val or test. The dict leaves out such faces too.
+    photos, training faces can be references of a target in val or test. The dict leaves out these training faces too.
     """
     rows = ledger.query(_BEST_VERSIONS, iteration, before)
     return {row["face_id"]: CleanedVersion(**row) for row in rows.iter_rows(named=True)}

@@ -88,7 +88,7 @@ def read_page(ledger: Ledger, people: People, number: int) -> list[dict[str, Any
 
 
 def list_orders(people: People) -> list[tuple[str, list[dict[str, Any]]]]:
-    """Returns the people with two faces or more in three orders.
+    """Sorts the people with two faces or more in three ways.
 
     Each item is a title, which names the order, and a list of the first ROWS people in this order.
     """

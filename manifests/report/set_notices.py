@@ -71,7 +71,7 @@ def explain_left_out(result: Result) -> list[str]:
     if not counts:
         return []
     return [
-        "References that do not seem to show the person of the LQ image were left out, as `likeness restore` does. "
+        "References that do not seem to show the person of the LQ image were left out, as in `likeness restore`. "
         f"Images whose references were left out: {'; '.join(counts)}."
     ]
 

@@ -165,7 +165,7 @@ def parse_uri(uri: str) -> StorePath:
 
 
 def _restore(address: str, facts: Facts | None) -> StorePath:
-    """Makes a StorePath again in another process, with its secrets and its facts."""
+    """Unpickles a StorePath. `address` contains the secrets of the path."""
     path = StorePath(clean_address(address))
     path.facts = facts
     return path

@@ -53,6 +53,6 @@ class EvaluationOptions:
     seed: int = 0  # The seed for the draws of the references and for the bootstrap.
     # True: images of people that a run was trained on are not measured. False: such a run is refused.
     leave_out_seen: bool = False
-    # True: only the images that all folders of restored images have are measured. False: such folders are refused.
+    # True: measures only images that are in every folder of restored images. False: refuses a folder that lacks images.
     partial: bool = False
     slices: tuple[str, ...] = ()  # The columns by which the results are divided into slices.

@@ -77,7 +77,7 @@ class Round:
     run: str
     images: int  # Number of images seen in the training.
     targets: int  # Number of targets in the training split.
-    cleaned_targets: int  # Number of targets that this round's training used in a cleaned version.
+    cleaned_targets: int  # Number of targets whose cleaned version this round's training used.
     attempts: dict[str, int]  # Maps a defect to the number of targets that this round's restorer tried to clean.
     versions: int  # Number of accepted results of this round's restorer.
     dropped: dict[str, int]  # Maps a reason to the number of rejected results of this round's restorer.

@@ -206,10 +206,8 @@ def _check_together(place: str, recipe: Recipe) -> None:
             f"{MOST_STEPS} or more."
         )
     if recipe.discriminator and (recipe.name == VRE) != (recipe.discriminator == "dictionary"):
-        other = "only the discriminator" if recipe.name == VRE else "no discriminator"
-        raise BadInput(
-            f"{place}: discriminator is {recipe.discriminator}; recipe {recipe.name} can have {other} dictionary."
-        )
+        can = "can have only the discriminator dictionary" if recipe.name == VRE else "cannot have this discriminator"
+        raise BadInput(f"{place}: discriminator is {recipe.discriminator}; recipe {recipe.name} {can}.")
     if recipe.diffused_timesteps and recipe.discriminator != "latent":
         raise BadInput(
             f'{place}: diffused_timesteps is {recipe.diffused_timesteps}; only the discriminator "latent" sees '

@@ -38,7 +38,7 @@ class Links:
 
     # pairs of faces that show one person; k faces of one person give k - 1 pairs
     must_links: tuple[tuple[int, int], ...]
-    # Some pairs of faces that are two people; `separations` describes all pairs.
+    # Some pairs of faces of two people; `separations` describes all such pairs.
     cannot_links: tuple[tuple[int, int], ...]
     block: np.ndarray  # int64 (n,): number of the block of each row; rows that `must_links` connects are in one block.
     # Each item has two sets of rows. No row of the first set may be in a group with a row of the second set.

@@ -78,7 +78,8 @@ class Questions:
         self._version: dict[str, int] = {}
         self._apart: list[tuple[int, int]] = []  # Pairs of rows. The faces of the two rows show two people.
         self._apart_now: set[frozenset[str | None]] = set()  # The present people of each pair in `_apart`.
-        # Maps the first row of a set of faces to pairs: this set, and another set that shows the same person.
+        # Maps the smallest row of a set of faces to pairs of sets. The first set of a pair is this set, and the second
+        # set shows the same person.
         self._same: dict[int, list[tuple[frozenset[int], frozenset[int]]]] = {}
         self._locked: set[str] = set()
         self._skipped: set[_Key] = set()

@@ -209,7 +209,8 @@ def remains(folder: Path) -> dict[str, Any]:
 
 
 def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    """Returns the names with different contents, and the names that only one of the two results of `remains` has."""
+    """Compares two results of `remains`. Returns the names that have different contents, or are in only one of the
+    two."""
     return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
 
 

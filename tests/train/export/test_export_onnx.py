@@ -68,7 +68,8 @@ def exported(run: Path) -> Path:
 
 @pytest.fixture
 def traced_before(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes an export of `run` copy the graphs of `exported`. Tracing them again would take two thirds of its time."""
+    """Makes an export of `run` copy the graphs of `exported`. Without the copy, tracing would take two thirds of the
+    time of an export."""
 
     def copy_graph(module: object, arguments: object, traced: Path, *, output_names: list[str], **_: object) -> None:
         shutil.copy(exported / ("network.onnx" if output_names == ["image"] else "references.onnx"), traced)

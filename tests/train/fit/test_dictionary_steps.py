@@ -120,7 +120,7 @@ def test_each_term_of_stage_1_can_be_turned_off() -> None:
             change_recipe(recipe, "--change", "discriminator", change)
     tiny = find_recipe("tiny")
     for path, value, said in (
-        ("discriminator", "dictionary", "recipe tiny can have no discriminator dictionary"),
+        ("discriminator", "dictionary", "recipe tiny cannot have this discriminator"),
         ("freeze_hq", True, "only recipe vre has an HQ autoencoder"),
         ("loss.reconstruction_lpips", 1, "reconstruction_lpips belongs to recipe vre"),
     ):

@@ -172,7 +172,8 @@ class Waits(TorchDispatchMode):
 
     @staticmethod
     def of_torch_itself() -> bool:
-        """Returns whether AdamW makes the call. Such a call does not wait, because its step numbers are on the CPU."""
+        """Returns whether AdamW makes the call. Such a call does not wait for a device, because AdamW's step numbers
+        are on the CPU."""
         frame: FrameType | None = sys._getframe()
         while frame is not None and "torch/optim" not in frame.f_code.co_filename:
             frame = frame.f_back

@@ -112,7 +112,7 @@ def test_photos_have_scikit_images_figures(shared_data: Path) -> None:
 def ms_ssim_by_hand(restored: np.ndarray, target: np.ndarray) -> float:
     """Computes MS-SSIM (Wang et al. 2003) in numpy, as the mean over channels.
 
-    The contrast and the structure count at every scale. The luminance counts only at the last scale.
+    Every scale contributes a term for contrast and structure. Only the last scale contributes a term for luminance.
     """
     x = np.arange(-5, 6)
     window = np.outer(np.exp(-(x**2) / 4.5), np.exp(-(x**2) / 4.5))

@@ -41,8 +41,8 @@ def taken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Snapshot]:
 def settings(tmp_path_factory: pytest.TempPathFactory, taken: dict[str, Snapshot]) -> Callable[[Recipe], Settings]:
     """Returns a function that returns the training settings of a recipe.
 
-    They name random backbones and a small diffusion model. If the recipe has a prompt, they also name a run of recipe
-    vre.
+    The settings name random backbones and a small diffusion model. If the recipe has a prompt, the settings also name a
+    run of recipe vre.
     """
     folder = tmp_path_factory.mktemp("settings")
     weights = random_vgg16(folder / "weights")

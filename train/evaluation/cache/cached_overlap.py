@@ -70,9 +70,9 @@ def find_cached_overlap(
 ) -> TrainingOverlap:
     """Returns the result of `find_training_overlap`, from the cache if it is there.
 
-    The key is a hash of the faces, the embeddings and the rules of the set, and of the snapshot. The crops and
-    embeddings of a snapshot can take gigabytes, so the size and the time of the last change of these two files stand
-    for their bytes. The run must have a snapshot.
+    The key is a hash of the snapshot, and of the faces, embeddings and rules of the set. The crops and embeddings of a
+    snapshot can take gigabytes, so the size and the time of the last change of these two files stand for their bytes.
+    The run must have a snapshot.
     """
     faces = (
         repr(own.faces),

@@ -151,7 +151,8 @@ def read_embedder(file: Path) -> dict[str, torch.Tensor]:
 
 
 def embedder_config(tensors: Mapping[str, torch.Tensor], file: Path) -> VreConfig:
-    """Returns the shape of an embedder, which follows from its tensors and from the 16 px of the level with attention.
+    """Returns the config of an embedder with these tensors. In OSDFace's layout, the level with
+    attention has 16 px.
 
     Raises BadInput if a tensor of OSDFace's layout is missing.
     """

@@ -67,7 +67,7 @@ def load_refinefir(folder: Path, shape: StyleganConfig = REFINEFIR, encoder: IrS
 
 
 def read_generator(file: Path, shape: StyleganConfig) -> dict[str, Any]:
-    """Returns the tensors of the generator in a file, without the unused mapping network.
+    """Reads the generator's tensors from a file, except those of the mapping network, which is not used.
 
     Raises BadInput if the file cannot be read, or has a generator for another image size.
     """

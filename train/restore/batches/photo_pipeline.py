@@ -58,8 +58,8 @@ def restore_in_batches(
     """Restores photos, and puts the result of each photo into `finished`, under the index of the photo.
 
     Each item of `photos` returns the generator of a photo, which must not raise an error. The function yields after
-    each finished photo. If the caller closes this iterator early, only the photos on which threads are working are
-    finished.
+    each finished photo. If the caller closes this iterator early, the threads finish the photos on which they work, and
+    start no others.
 
     The number of photos in work is at most the batch size plus two for each thread. Of these, at most two for each
     thread have not been read yet, because the size of an unread photo is not known. `cores` is the number of cores for

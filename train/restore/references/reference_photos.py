@@ -139,7 +139,8 @@ def embed_for_restorer(
 
 
 def join_references(faces: Sequence[ReferenceFace], size: int, dim: int) -> References:
-    """Joins the faces to one `References` object. Without faces, `size` and `dim` are the sizes of its arrays."""
+    """Joins the faces to one `References` object. If `faces` is empty, `size` and `dim` give the shapes of the empty
+    arrays."""
     if not faces:
         return References(np.zeros((0, size, size, 3), np.uint8), np.zeros((0, dim), np.float32))
     embeddings = np.stack([face.embedding for face in faces])

@@ -39,8 +39,8 @@ def load_restorer(
     The released weights are osdface:FOLDER, refinefir:FOLDER and instantrestore:FOLDER. `base_model` is the folder of
     the diffusion model. This folder is needed for osdface: and instantrestore:, and for a restorer whose diffusion
     model was moved. `steps` is the number of steps of a restoration, which can be above 1 only for a denoiser. `seed`
-    is the seed of the noise, and None means 0. Only a denoiser and instantrestore: draw noise. Raises BadInput if the
-    restorer cannot be loaded with these arguments.
+    is the seed of the noise, and None means 0. Noise is drawn only for a denoiser and for `instantrestore:`. Raises
+    BadInput if the restorer cannot be loaded with these arguments.
     """
     check_steps(steps)
     model = _load(str(checkpoint), base_model, seed)
