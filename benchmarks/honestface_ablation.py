@@ -20,8 +20,9 @@ not trained or measured again.
 
 The second table has the differences from the recipe `honestface`, image by image, with the 95% bootstrap interval over
 images. The row `second_seed` is the same recipe with another seed, so it shows how much two trainings of one recipe
-differ. The last two columns of the second table are differences within a row: 4 right references minus none, and 4
-right references minus 4 wrong references, in the cosine to the target.
+differ. The last two columns of the second table compare two results of the same restorer, by the cosine of the restored
+face to the target. `right - none` is the cosine with 4 right references minus the cosine without references.
+`right - wrong` is the cosine with 4 right references minus the cosine with 4 wrong references.
 """
 
 from __future__ import annotations

@@ -81,8 +81,8 @@ def encode_jpeg(image: Image.Image, parts: JpegParts, segments: bytes = b"") -> 
 def read_jpeg_segments(data: bytes) -> bytes:
     """Returns the metadata of a JPEG: its segments with EXIF, XMP, ICC profile, IPTC and comments, byte for byte.
 
-    The segment that lists the other pictures of an MPO file is left out. The segments after a broken segment are left
-    out too.
+    The segment that lists the other pictures of an MPO file is left out. A segment that goes beyond the end of the file
+    is left out, with all segments after it.
     """
     kept, place = [], 2
     while place + 4 <= len(data) and data[place] == 0xFF and data[place + 1] != 0xDA:

@@ -221,7 +221,7 @@ def check_border(border: int, side: int, names: Collection[str]) -> None:
     """Raises BadInput if PSNR and SSIM cannot cut off `border` pixels at each side of an image of `side` x `side`
     pixels, or if no metric of `names` cuts off a border."""
     if border and MASKED.keys().isdisjoint(names):
-        raise BadInput("No chosen metric is a PSNR or SSIM, so nothing reads --crop-border. Add psnr to --metrics.")
+        raise BadInput(f"Only the metrics {', '.join(MASKED)} read --crop-border. Add psnr to --metrics, for example.")
     if border and not is_large_enough("ssim", side, border):
         most = max(0, (side - METRICS["ssim"].min_side) // 2)
         raise BadInput(f"--crop-border {border} leaves too little of images of {side} px. Give at most {most}.")

@@ -38,7 +38,7 @@ COSINE_LEVELS = (0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 0.0)
 # centres, the mean cosine between the faces of the groups, the number of faces of the first group, and the number of
 # faces of the second group. All arrays are float64 (m,).
 Score = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
-_PAIRS_AT_ONCE = 2**13  # number of pairs in one step; the vectors of so many pairs fit into the cache of a core
+_PAIRS_AT_ONCE = 2**13  # number of pairs in one step (ours); limits the memory of a thread
 _PAIRS_TO_SORT = 2**21  # number of pairs that are sorted in one step; limits the memory
 _PAIRS_TO_DEDUPLICATE = 2**23  # number of pairs whose duplicates are found in one step, if the memory is limited
 _PAIRS_TO_SCORE = 2**23  # number of pairs that are scored in the order in which their groups lie in a file

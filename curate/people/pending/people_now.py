@@ -331,8 +331,8 @@ def follow_batches(people: PeopleNow, batches: Sequence[Sequence[Decision]]) -> 
     """Follows decisions that were recorded, one batch after the other. A batch has the decisions of one command.
 
     A batch can contradict the log because photos or labels have changed since. Such a batch waits for the next batch,
-    which may take back the cause of the contradiction. A batch that still contradicts the log at the end changes no
-    person.
+    which may take back the cause of the contradiction. If the contradiction is still there at the end, this batch and
+    all later batches change no person.
     """
     for batch in batches:
         try:

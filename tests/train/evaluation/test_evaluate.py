@@ -627,7 +627,7 @@ def test_psnr_leaves_out_a_border_and_says_so(made: Path, run: Path, tmp_path: P
     assert conventions[0].endswith("(crop_border=0)") and conventions[1].endswith("crop_border=2")
     for changes, said in (
         ({"crop_border": SIZE // 2}, "leaves too little of images of"),
-        ({"crop_border": 2, "metrics": ("id_target",)}, "nothing reads --crop-border"),
+        ({"crop_border": 2, "metrics": ("id_target",)}, "psnr, ssim, psnr_y, ssim_y read --crop-border"),
     ):
         with pytest.raises(BadInput, match=said):
             compare([], [folder], made, tmp_path / "out", options=replace(options, **changes))
