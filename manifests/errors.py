@@ -3,6 +3,7 @@
     LikenessError                 one sentence with what to do next; the command line prints it without a traceback
     ├── BadInput                  a path, an option, a photo or another input cannot be used            (exit code 2)
     ├── ModelUnavailable          a model file is missing or cannot be used                             (exit code 1)
+    ├── StoreFailed               an object store or a web server did not do what the command needs     (exit code 1)
     ├── FolderBusy                another process is writing into this folder                           (exit code 1)
     └── LedgerError               the ledger cannot be used                                             (exit code 1)
         ├── LedgerMissing         there is no manifest.duckdb in this folder                            (exit code 2)
@@ -35,6 +36,10 @@ class ModelUnavailable(LikenessError):
 
 class FolderBusy(LikenessError):
     """Another process is writing into this folder."""
+
+
+class StoreFailed(LikenessError):
+    """An object store or a web server did not do what the command needs."""
 
 
 class LedgerError(LikenessError):

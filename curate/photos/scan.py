@@ -23,6 +23,7 @@ from curate.photos.history.file_history import (
 from curate.photos.history.file_stamps import is_unchanged
 from curate.photos.history.frame_changes import move_rows
 from curate.photos.history.photo_identity import KnownPhotos, collect_known_photos, find_stale_files, identify
+from curate.photos.history.store_failures import describe_unread_files
 from curate.photos.name_rules import EXCLUDED, LEFT_OUT, NO_RULES, NameRules, describe_unused_patterns, find_place
 from curate.photos.read_files import count_batch, scan_batch
 from curate.photos.walk import walk_files
@@ -76,7 +77,8 @@ def scan(
     A file is read again if its size or its times differ from its row, if the decoder was updated, or if `reread` is
     true. The row of an archive is recorded after the rows of all its members. An archive whose scan was interrupted is
     therefore read again. `rules` leave out files and members by their names. Returns notices about files of earlier
-    scans that no longer exist, and about patterns of `rules` that match no file.
+    scans that no longer exist, about patterns of `rules` that match no file, and about files that a store did not send.
+    Raises StoreFailed if stores failed and no file could be read.
     """
     earlier = _read_earlier(ledger)
     names = _Names(rules, frozenset(map(str, paths)))
@@ -85,6 +87,7 @@ def scan(
     _scan_archives(ledger, archives, earlier, names, map_batches, progress)
     files = ledger.read_rows(File)
     listed = [uri_of(path) for path in paths if isinstance(path, StorePath)]
+    notices = describe_unread_files(files, uris, paths)
     missing = find_missing([file for file in files if file.uri not in uris], uris, listed)
     if same_files := mark_same_files(files, missing):
         ledger.record("scan", "same files", {}, same_files)
@@ -97,7 +100,7 @@ def scan(
         ledger.record("scan", "replaced files", {}, [*dropped_rows, *photos_back], delete=deletions)
     date_photos(ledger, files)
     places = [names.find_place(file.uri) for file in files if file.reason == EXCLUDED]
-    return describe_missing_files(files, earlier.files) + describe_unused_patterns(rules, places)
+    return notices + describe_missing_files(files, earlier.files) + describe_unused_patterns(rules, places)
 
 
 def _read_earlier(ledger: Ledger) -> _Earlier:

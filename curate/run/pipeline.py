@@ -28,6 +28,7 @@ from curate.people.leaks.audit import audit_leaks
 from curate.people.pairing.pairs import pair_faces
 from curate.people.split.splits import check_policy, check_splits, split_faces
 from curate.photos.consent import apply_consent
+from curate.photos.history.store_failures import describe_lost_photos
 from curate.photos.labelling.labels import label
 from curate.photos.name_rules import NameRules
 from curate.photos.optout_faces import keep_out
@@ -72,8 +73,8 @@ def curate(
     address of a Ray cluster whose nodes read the files, or `local` to start Ray on this machine with `workers` cores.
     `lists` are imported lists with the person, the split and the references of photos. New lists replace earlier lists,
     and later runs use the new lists too. `device` is the value of --device. `store` is a new folder in an object store,
-    into which this and later runs copy the crops, the frozen sets and the ledger. Raises BadInput, LedgerError or
-    FaceModelError. The work that was recorded before an error stays recorded.
+    into which this and later runs copy the crops, the frozen sets and the ledger. Raises BadInput, StoreFailed,
+    LedgerError or FaceModelError. The work that was recorded before an error stays recorded.
     """
     check_options(photos, dataset, config, workers, device, store)
     if not (dataset / LEDGER_NAME).exists():
@@ -112,6 +113,7 @@ def curate(
         config = insert_model_settings(config, models)
         _record_filters(ledger, config.screen)
         failures = detect(ledger, config, models, map_with_models, progress)
+        notices += describe_lost_photos(ledger)
         screen(ledger, config, map_batches, progress)
         failures += embed(ledger, config, models, map_with_models, progress)
         keep_out(ledger, models)

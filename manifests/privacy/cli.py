@@ -124,14 +124,14 @@ def _plan_rest(
 
 def _run_purge(dataset: Path, plan: PurgePlan) -> PurgeResult:
     """Purge, and turn the error of a store into a sentence that says how to finish the purge."""
-    from manifests.errors import LedgerError
+    from manifests.errors import StoreFailed
     from manifests.privacy.purge import purge as delete_traces
     from manifests.stores.requests import StoreError
 
     try:
         return delete_traces(dataset, plan)
     except StoreError as error:
-        raise LedgerError(
+        raise StoreFailed(
             f"The purge of {dataset} is not finished, because the store failed at {error.filename}: {error.strerror}. "
             "Run the same command again to finish it. Until then, other commands refuse the dataset."
         ) from None

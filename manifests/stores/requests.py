@@ -36,7 +36,7 @@ TRUNCATED = "transfer_truncated"  # The store sent fewer bytes than the file has
 MISSING = "file_vanished"
 DENIED = "access_denied"
 UNREADABLE = "unreadable_file"
-_MEANINGS = {
+MEANINGS = {
     FILE_CHANGED: "the file changed while it was read",
     TRUNCATED: "the store sent only a part of the file",
     MISSING: "there is no such file or folder in the store",
@@ -74,7 +74,7 @@ class StoreError(OSError):
     """A store did not read, list or write a file. The row of the file gets the reason `reason`."""
 
     def __init__(self, address: str, reason: str, detail: str = "") -> None:
-        super().__init__(errno.EIO, _MEANINGS[reason] + (f" ({detail})" if detail else ""), address)
+        super().__init__(errno.EIO, MEANINGS[reason] + (f" ({detail})" if detail else ""), address)
         self.reason = reason
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -21,9 +21,12 @@ import pytest
 import manifests.stores.requests
 
 KEY_ID, KEY = "AKIALIKENESSKEYID", "secret-key-of-the-store"  # moto accepts all credentials
-CUT, ERROR, DENY = "cut", "503", "403"  # what a disturbance does with the answer to a request
+CUT, ERROR, DENY, GONE = "cut", "503", "403", "404"  # what a disturbance does with the answer to a request
 
-_CODES = {ERROR: b"<Error><Code>SlowDown</Code></Error>", DENY: b"<Error><Code>AccessDenied</Code></Error>"}
+_CODES = {
+    code: f"<Error><Code>{text}</Code></Error>".encode()
+    for code, text in ((ERROR, "SlowDown"), (DENY, "AccessDenied"), (GONE, "NoSuchBucket"))
+}
 
 # Receives the method and the path of a request. Returns what to do with the answer, or None to pass it on.
 Disturb = Callable[[str, str], str | None]

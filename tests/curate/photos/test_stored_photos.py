@@ -11,14 +11,14 @@ import pytest
 
 from curate.config import CurateConfig
 from curate.photos.walk import walk_files
-from manifests.errors import BadInput
-from manifests.ledger.records import File, Photo
+from manifests.errors import BadInput, StoreFailed
+from manifests.ledger.records import Face, File, Photo
 from manifests.runtime.uris import uri_of
 from manifests.stores import requests
 from manifests.stores.store_path import parse_path
 from tests.doubles.commands.command_tables import call_curate
 from tests.doubles.curation import album, contents, curated, curated_album, files, install, photo, rows, run, save
-from tests.doubles.stores import CUT, DENY, ERROR, KEY, KEY_ID, find_secret, hurry, serve_folder, serve_s3
+from tests.doubles.stores import CUT, DENY, ERROR, GONE, KEY, KEY_ID, find_secret, hurry, serve_folder, serve_s3
 from tests.places import REPOSITORY
 
 SECRET = "token-that-nobody-may-see"
@@ -127,8 +127,11 @@ def test_a_photo_that_cannot_be_read_gets_a_row_with_the_reason(s3, tmp_path):
         return faults.get(path[-len("person0/0.png") :]) if method == "GET" else None
 
     s3.disturb = disturb
-    curated(parse_path("s3://photos/bad"), tmp_path / "dataset")
+    notice = curated(parse_path("s3://photos/bad"), tmp_path / "dataset").notices[0]
     s3.disturb = lambda method, path: None
+    assert notice.startswith(
+        "The store failed, so 3 of 6 files could not be read: 1 transfer_truncated (the store sent"
+    )
     found = {file.uri[-len("person0/0.png") :]: (file.status, file.reason) for file in rows(tmp_path / "dataset", File)}
     assert found == {
         "person0/0.png": ("failed", "transfer_truncated"),
@@ -192,6 +195,34 @@ def test_an_address_where_nothing_is_and_a_bucket_without_permission_are_one_sen
         curated(parse_path("s3://photos/album"), tmp_path / "dataset")
     s3.disturb = lambda method, path: None
     assert not (tmp_path / "dataset").exists()
+
+
+@pytest.mark.parametrize("fault", [GONE, DENY])
+def test_a_store_that_fails_after_the_listing_is_named_and_the_run_fails(s3, tmp_path, fault):
+    upload(s3, album(tmp_path / "photos", people=2), "gone")
+    s3.disturb = lambda method, path: fault if path.endswith(".png") else None
+    reason = {GONE: r"6 file_vanished \(there is no such file", DENY: r"6 access_denied \(the store denies"}[fault]
+    with pytest.raises(StoreFailed, match=f"The store failed, so no file of s3://photos/gone could be read: {reason}"):
+        curated(parse_path("s3://photos/gone"), tmp_path / "dataset")
+    s3.disturb = lambda method, path: None
+
+
+def test_a_store_that_fails_after_the_scan_is_named_and_the_run_fails(s3, tmp_path):
+    upload(s3, album(tmp_path / "photos", people=2), "lost")
+    seen: set[str] = set()
+
+    def disturb(method: str, path: str) -> str | None:
+        is_second = method == "GET" and path in seen
+        seen.add(path if method == "GET" else "")
+        return GONE if is_second and path.endswith(".png") else None
+
+    s3.disturb = disturb
+    with pytest.raises(StoreFailed, match="so 6 of 6 photos could not be read again after the scan"):
+        curated(parse_path("s3://photos/lost"), tmp_path / "dataset")
+    s3.disturb = lambda method, path: None
+    assert len(rows(tmp_path / "dataset", Face)) == 0 and not curated(
+        parse_path("s3://photos/lost"), tmp_path / "dataset"
+    ).photos.get("file_vanished_or_changed")
 
 
 def test_names_are_left_out_in_a_store_as_in_a_folder(s3, tmp_path):
