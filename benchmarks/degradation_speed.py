@@ -88,10 +88,10 @@ def compare_engines(
 def time_operations(images: list[Image], thetas: list[Theta]) -> dict[str, dict[str, float]]:
     """Returns the figures of each kind of operation, and of all operations together ("all").
 
-    `ours` and `floor` are mean milliseconds per image, of the engine and of OpenCV's own calls on the same data
-    (`make_floor`). `share` is the share of the operation in the time of the engine. `calls` is the share of the images
-    that the operation changes. A blur and the next downsample count as one operation, because the engine computes both
-    together.
+    `ours` is the mean time of the engine in milliseconds per image. `floor` is the mean time of OpenCV's own calls on
+    the same data (`make_floor`). `share` is the share of the operation in the time of the engine. `calls` is the share
+    of the images that the operation changes. A blur and the next downsample count as one operation, because the engine
+    computes both together.
     """
     spent: dict[str, list[float]] = {}
 

@@ -5,8 +5,8 @@
 Each DATASET must have been curated with the face models of FOLDER, an InsightFace pack. The measurement of dark photos
 uses every DATASET. The other measurements use only the first DATASET. The script changes copies of accepted faces, and
 prints how well each measure separates the changed copies from the unchanged faces (AUC: .5 is chance, 1 is perfect).
-The script also prints which share of the copies a filter would drop if the limit of the filter dropped 5% of the
-unchanged faces.
+The script also considers a filter whose limit drops 5% of the unchanged faces, and prints the share of the copies that
+this filter drops.
 """
 
 from __future__ import annotations

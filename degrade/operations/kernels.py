@@ -129,7 +129,7 @@ def _find_rings(size: int) -> NDArray[np.int64]:
 
 
 def cut_kernel(step: dict[str, Any]) -> Kernel:
-    """Returns the kernel of a valid blur step, cut to the square outside of which it has almost no weight.
+    """Returns the kernel of a valid blur step, without the outer rows and columns, which have almost no weight.
 
     The result is float64 (taps, taps) with an odd number of taps. For an `iso` kernel, the result is its 1-D Gaussian
     (taps,). The outer product of the 1-D Gaussian with itself is the kernel.

@@ -10,8 +10,8 @@ FULL = "fp32"
 # fp16 halves the files, and int8 divides their size by almost four. int8 stores one scale for each output channel.
 PRECISIONS = (FULL, "fp16", "int8")
 SMALLEST = 1024  # A tensor with fewer numbers than this (ours) stays float32.
-# The axis of the output channels of a weight, by the operator that reads the weight as its second input. With int8, the
-# weights of other operators stay float32.
+# Maps an operator to the axis of the output channels in its weight. The weight is the second input of the operator.
+# With int8, the weights of other operators stay float32.
 _CHANNELS = {"Conv": 0, "MatMul": -1, "Gemm": 0}
 
 

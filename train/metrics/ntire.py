@@ -13,8 +13,8 @@ GATE = "id_input_adaface"  # The metric of the identity gate.
 PARTS = ("clipiqa", "maniqa", "musiq", "niqe", "qalign", "fid_statistics")
 FID_CONVENTION = "pytorch-fid"  # the convention of VQFR's script, with which the challenge computes FID
 
-# The threshold for the cosine of each subset, from README.md. Two thresholds are lower in eval.py of 2026: .20 for
-# Wider-Test and .25 for WebPhoto-Test.
+# The threshold for the cosine in each subset, from the challenge's README.md. Two thresholds are lower in the
+# challenge's eval.py of 2026: .20 for Wider-Test and .25 for WebPhoto-Test.
 THRESHOLDS = {"CelebA": 0.50, "LFW-Test": 0.60, "CelebChild-Test": 0.60, "Wider-Test": 0.30, "WebPhoto-Test": 0.30}
 MOST_BELOW = 10  # a submission fails if more faces than this are below their thresholds
 
@@ -48,7 +48,7 @@ def apply_gate(cosines: Sequence[float], subsets: Sequence[str]) -> Gate:
     """Returns the result of the gate.
 
     `cosines` has, for each image, the cosine between AdaFace's embeddings of the restored face and of its input.
-    `subsets` has the subset of each image, a key of THRESHOLDS.
+    `subsets` has the subset of each image. Each subset is a key of THRESHOLDS.
     """
     below = dict.fromkeys(dict.fromkeys(subsets), 0)
     for cosine, subset in zip(cosines, subsets, strict=True):

@@ -123,7 +123,7 @@ def make_pairs(
     photos, the face is counted under too_few_references.
 
     `faces` contain all faces in splits. `vectors` are the unit embeddings of `faces`, float (n, d), in the same order.
-    `picture_of` maps a photo to its picture. All copies of one photo have one picture. A photo that is not in
+    `picture_of` maps a photo to its picture, which is the same for all copies of one photo. A photo that is not in
     `picture_of` is its own picture. `photos_with_copies` maps a photo to the photos that contain a copy of one of its
     faces. Split rows that are set aside are left out. Faces in `no_targets` can only be references, and are not
     counted. The result does not depend on the order of the input.

@@ -137,8 +137,8 @@ def make_splits(
 
     If no row of `before` is locked, the rows of `before` have no effect. If at least one row is locked, a model may
     have been trained on the faces of all rows, so every row keeps its split. The person of a row gets the split of the
-    row, even if a copy of the row's face is now the representative. The row of a face that is no longer in use stays,
-    with the status dropped. If people of several splits are merged, the split of a locked row takes precedence. Without
+    row, even if a copy of the row's face is now the representative. If a face is no longer in use, its row stays and
+    has the status dropped. If people of several splits are merged, the split of a locked row takes precedence. Without
     a locked row, train takes precedence over val, and val takes precedence over test, so that no training face is used
     for evaluation. Only new people can fill an empty split.
 

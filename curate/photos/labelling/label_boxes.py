@@ -14,7 +14,7 @@ from manifests.runtime.text import format_count
 
 @dataclass
 class PhotoLabels:
-    """The labels of photos from one source.
+    """The labels that one source gives to photos.
 
     A label without a box belongs to the largest face that has no label with a box.
     """

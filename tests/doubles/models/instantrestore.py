@@ -92,7 +92,7 @@ def write_base(folder: Path, schedule: dict[str, Any] | None = None) -> Path:
 
 
 def networks(base: Path) -> dict[str, Any]:
-    """Returns the parts of the authors' model without adapters."""
+    """Returns the parts of the authors' model. The parts have no adapters."""
     return {
         "unet": UNet2DConditionModel.from_pretrained(base / "unet"),
         "vae": AutoencoderKL.from_pretrained(base / "vae"),

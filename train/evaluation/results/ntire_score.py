@@ -15,7 +15,7 @@ from train.metrics.ntire import FID_CONVENTION, GATE, MOST_BELOW, PARTS, THRESHO
 from train.metrics.registry import METRICS
 
 NAME = "ntire"
-# Imported sets that are one subset of the challenge: name of the layout -> subset.
+# Some imported sets are a subset of the challenge. Maps the name of the layout of such a set to the subset.
 _SETS = {
     "lfw-test": "LFW-Test",
     "wider-test": "Wider-Test",

@@ -45,7 +45,7 @@ function startRepair() {
   }));
 }
 
-/* Loads the page again after the search. If the page shows a plan, shows a link instead, because the plan would be lost. */
+/* Loads the page again after the search. A page that shows a plan gets a link instead, because its plan would be lost. */
 function showPairs(search) {
   if (!hasPlan) location.reload();
   else search.replaceChildren(make("a", { href: "/leaks", class: "button", text: "Show the pairs" }));
