@@ -1,4 +1,4 @@
-"""Turns requests into numbered decisions, with what the decisions take back.
+"""Turns requests into numbered decisions, each with what it takes back.
 
 The requests of a decision file have the same result as commands that record one request each. Each request therefore
 sees the people and the log as the earlier requests leave them.

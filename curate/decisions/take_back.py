@@ -192,7 +192,7 @@ def _list_joining(error: Contradiction, in_force: Sequence[Decision]) -> list[_R
 
 
 def _add_releases(people: PeopleNow, decisions: Sequence[Decision], releases: Iterable[_Release]) -> list[Decision]:
-    """Returns the decisions with what they take back according to `releases`."""
+    """Returns the decisions, each with what it takes back according to `releases`."""
     decision_of = {one.number: one for one in select_in_force([*people.log, *decisions])}
     taken: dict[int, list[TakenBack]] = defaultdict(list)
     for one in releases:

@@ -157,7 +157,7 @@ def fetch_to_file(address: str, facts: Facts, target: Path, restart_timer: Calla
 
 
 def check_unchanged(address: str, facts: Facts | None) -> None:
-    """Raises StoreError if the size or the version of a file is now another than in `facts`."""
+    """Raises StoreError if the size or the version of a file is no longer the same as in `facts`."""
     store = _open_store(address)
     options = _WITHOUT_CACHE.get(find_scheme(address), {})
     now = _read_facts(_repeat(address, lambda: store.info(add_secrets(address), **options)))

@@ -71,7 +71,7 @@ class StorePath(PosixPath):
         return requests.fetch_facts(str(self))
 
     def check_unchanged(self) -> None:
-        """Raises StoreError if the size or the version of the file is now another than in `facts`."""
+        """Raises StoreError if the size or the version of the file is no longer the same as in `facts`."""
         requests.check_unchanged(str(self), self.facts)
 
     def lstat(self) -> os.stat_result:
