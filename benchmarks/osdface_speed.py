@@ -50,7 +50,8 @@ SYSTEMS = ("published", "fp32", "bf16", "light")
 RANK = 16
 RELEASE = VreConfig(512, 64, (1, 2, 2, 2, 4, 8), 1024, 512, 77, doubly_normalised=True)
 MINI = VreConfig(512, 32, (1, 1, 1, 1, 1, 1), 1024, 32, 77, doubly_normalised=True)
-# A token differs if its mean distance from each token of `published` is above this share of the prompt's deviation.
+# A token differs if its mean distance from each token of `published` is above OTHER_TOKEN times the standard deviation
+# of the prompt of `published`.
 OTHER_TOKEN = 0.1
 SPREAD = 0.02  # the standard deviation of the random adapters
 

@@ -152,7 +152,7 @@ def measure(base: str, size: int, batch: int, rounds: int, names: list[str]) -> 
 
 
 def describe(steps: tuple[Step, ...], baseline: tuple[Step, ...]) -> dict[str, float]:
-    """Returns the row of a training beside the steps of the baseline."""
+    """Returns the row of a training: its time and memory, and the ratio of its time to the time of `baseline`."""
     seconds, last = median(step.seconds for step in steps), steps[-1]
     return {
         "seconds": round(seconds, 3),

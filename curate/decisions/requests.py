@@ -51,8 +51,8 @@ def parse_request(
     """Returns the decisions of a request, and a phrase for each decision that describes the decision to the user.
 
     Most requests make one decision. A request to split faces from several people makes one decision for each person.
-    All decisions have the number 0. `number_of` maps the number of an earlier line of the file to the number of its
-    decision in the log. Raises BadInput if the request is wrong.
+    Each returned decision has the number 0, because it is not in the log yet. `number_of` maps the number of an earlier
+    line of the file to the number of its decision in the log. Raises BadInput if the request is wrong.
     """
     kind = _check_keys(request)
     if kind == "undo":

@@ -50,7 +50,7 @@ class Verification:
     images: int  # The number of recorded images.
     missing_files: tuple[str, ...]  # Recorded files that are not on disk.
     changed_files: tuple[str, ...]  # Files whose SHA-256 on disk differs from the record.
-    unreproduced_files: tuple[str, ...]  # Images with another SHA-256 than the recorded one when made again.
+    unreproduced_files: tuple[str, ...]  # Images that get another SHA-256 when they are made again.
     files_without_source: tuple[str, ...]  # Images whose clean image is missing, has changed or cannot be read.
     unexpected_files: tuple[str, ...]  # Files that are on disk but not recorded.
     images_not_made: int  # The number of images that an unfinished set lacks; 1 if the number is unknown.

@@ -193,7 +193,7 @@ class Ledger:
                 workspace.trim()
             except (IndexError, ValueError):
                 raise LedgerBroken(
-                    f"The embedding shard {name}.npy has fewer rows or other columns than the ledger says: run "
+                    f"The embedding shard {name}.npy has too few rows or a wrong number of columns: run "
                     "`likeness curate` again."
                 ) from None
         return result

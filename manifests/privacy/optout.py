@@ -17,7 +17,7 @@ from manifests.runtime.files import sha256_file
 
 
 def read_photo_list(file: Path) -> list[str]:
-    """Returns the photos in a text file. Each line of the file is a path, or the sha256 of a photo's bytes.
+    """Returns the photos that a text file names. Each line of the file is a path, or the sha256 of a photo's bytes.
 
     Empty lines and lines that begin with # are skipped. Raises BadInput if the file cannot be read or names no photo.
     """

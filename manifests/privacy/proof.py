@@ -44,7 +44,7 @@ class Traces:
     images: tuple[str, ...] = ()  # The sha256 of PNG files of crops, cleaned versions and low-quality images.
     middles: tuple[str, ...] = ()  # The result of `sample_middle` for each of these PNG files.
     embeddings: tuple[str, ...] = ()  # The bytes of float32 embeddings, as hex digits.
-    pixels: tuple[str, ...] = ()  # The sha256 of the pixels of each removed face in the crops of snapshots.
+    pixels: tuple[str, ...] = ()  # The sha256 of the pixels of each removed crop in a snapshot.
 
     def make_needles(self) -> dict[bytes, str]:
         """Returns a dict that maps each searched byte string (needle) to the name of its kind of trace."""

@@ -218,7 +218,7 @@ def _is_unsafe(name: bytes) -> bool:
 def _check_name(name: bytes, size: int, names: set[bytes]) -> str | None:
     """Returns the problem with the name or the size of a member, or None.
 
-    Adds the name to `names`, the names so far.
+    Adds the name to `names`, which has the names of the earlier members.
     """
     if _is_unsafe(name):
         return "unsafe_name"

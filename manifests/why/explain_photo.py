@@ -61,7 +61,7 @@ class _Facts:
     history: dict[str, list[dict[str, Any]]]  # Maps a face id to the history of the face (see `read_history`).
     worse: dict[str, str]  # Maps the face id of a near-duplicate to the reason why another copy is the original.
     filters: dict[str, str]  # Maps a face id to a text about the filter that removed the face.
-    # Maps the id of a face that a decision accepts to the reason of the filter that would drop the face.
+    # Maps the id of an accepted face (decision `accept`) to the reason of the filter that would drop the face.
     overridden: dict[str, str]
     pairing: dict[str, Any]  # The rules by which references were chosen.
 

@@ -31,7 +31,7 @@ def install(patch: pytest.MonkeyPatch, check: Any) -> None:
 
 
 def check_with_doubles(_: None, **arguments: Any) -> None:
-    """Does in a worker process of a node what `check_restorer` does. The process has no doubles before."""
+    """Does in a worker process of a node what `check_restorer` does. Before this call, the process has no doubles."""
     patch, check, open_restorer = pytest.MonkeyPatch(), cluster_photos.check_restorer, cluster_photos.open_restorer
     install(patch, check)
 

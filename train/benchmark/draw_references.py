@@ -60,7 +60,8 @@ def draw_references(
     References come from the person's usable faces in other photos, or from an imported list. Each target also gets
     wrong references, which are faces of another person of the set. A target has as many wrong references as right
     references, but at most `wrong_references`. All draws depend only on the seed and on face ids, because person ids
-    differ between datasets. If `by_face` is true, people get the names from `name_people` instead of identity ids.
+    differ between datasets. If `by_face` is true, each person is called by the name from `name_people`, otherwise by
+    the identity id.
 
     Returns the sha256 of each LQ image by face id, and the CaseFaces of each target, sorted by face id. Raises BadInput
     if the set is not finished.

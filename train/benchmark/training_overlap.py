@@ -116,7 +116,7 @@ def find_training_overlap(
     )
     found: list[SeenGroup] = []
     if not own.is_imported:  # the faces of an imported set have no face ids
-        overlap.how["file"] = "The file and the box of two faces are equal (face id)."
+        overlap.how["file"] = "Two faces have equal files and equal boxes, and therefore the same face id."
         found = _find_same_files(own, {snapshot.face_ids[i] for i in training})
     if snapshot.recognizer["sha256"] != own.recognizer:
         overlap.unchecked.append(

@@ -123,7 +123,7 @@ def measure_sharpness_ratio(face: InputFace, result: np.ndarray) -> float:
 
 
 def estimate_resolution(face: InputFace) -> int:
-    """Returns the smallest side, S/16 to S pixels, to which the input crop can be shrunk without loss of detail (ours).
+    """Returns the smallest side to which the input crop can be shrunk without loss of detail: S/16 (ours) to S pixels.
 
     In a sharp photo, all half octaves have about the same detail. The two half octaves from S/32 to S/16 cycles per
     crop give the usual detail of the face. A higher half octave counts as lost if it has less than a quarter of this

@@ -32,7 +32,7 @@ def decide_identity_loss(
 def describe_identity_loss(losses: Mapping[str, float], decision: Mapping[str, Any]) -> list[str]:
     """Returns a list with one notice if `decision` turns off losses of the recipe, otherwise an empty list.
 
-    `losses` is an argument and `decision` the result of `decide_identity_loss`.
+    `losses` is the argument of `decide_identity_loss` with this name, and `decision` is its result.
     """
     if decision["on"] or not any(name in losses for name in THROUGH_RECOGNIZER):
         return []

@@ -25,7 +25,7 @@ from curate.people.leaks.face_line import FaceLine
 
 DIGITS = 6  # cosines are rounded, because their last bits depend on the number of threads
 
-_ROWS, _COLUMNS = 1024, 16384  # numbers of faces that are compared in one step: the cosines take 64 MB
+_ROWS, _COLUMNS = 1024, 16384  # one step compares _ROWS faces with _COLUMNS faces; the cosines take 64 MB
 PAIRS_PER_BATCH = 1 << 16
 
 

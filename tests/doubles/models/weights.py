@@ -24,7 +24,7 @@ def _write_once(write: Callable[[Path, int], Path], seed: int) -> Path:
     """Writes weights into a folder that is removed at the end, and returns the folder."""
     folder = Path(tempfile.mkdtemp(prefix="likeness-weights-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    with torch.random.fork_rng(devices=[]):  # the random numbers of a test must not depend on who called first
+    with torch.random.fork_rng(devices=[]):  # the random numbers of a test do not depend on the first caller
         return write(folder, seed)
 
 

@@ -395,7 +395,7 @@ def test_embeddings_come_in_the_order_asked_for(tmp_path):
         with pytest.raises(LedgerBroken, match="likeness curate"):
             ledger.read_embeddings(["d"])
         np.save(tmp_path / "embeddings" / "s.npy", vectors[:1])
-        with pytest.raises(LedgerBroken, match="fewer rows or other columns than"):
+        with pytest.raises(LedgerBroken, match="too few rows or a wrong number of columns"):
             ledger.read_embeddings()
         (tmp_path / "embeddings" / "s.npy").write_bytes(b"")
         with pytest.raises(LedgerBroken, match=r"s\.npy"):
@@ -419,7 +419,7 @@ def test_embeddings_are_held_once_however_many_shards_there_are(tmp_path):
         tracemalloc.stop()
         assert (found == vectors).all() and most < 1.5 * vectors.nbytes
         np.save(tmp_path / "embeddings" / "s07.npy", vectors[7::64, :5])
-        with pytest.raises(LedgerBroken, match=r"s07\.npy has fewer rows or other columns"):
+        with pytest.raises(LedgerBroken, match=r"s07\.npy has too few rows or a wrong number of columns"):
             ledger.read_embeddings()
 
 

@@ -54,7 +54,7 @@ class MatchedCase:
     target: str | None
     references: tuple[str, ...]
     person: str | None  # None if the layout does not say who is on the image.
-    columns: dict[str, str]  # Each other word of the pattern of the LQ images -> its text.
+    columns: dict[str, str]  # Word of the LQ pattern, except stem and person -> its text.
 
 
 @dataclass

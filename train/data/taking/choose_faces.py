@@ -28,7 +28,7 @@ SELECT row_number() OVER (ORDER BY f.face_id) AS number, f.face_id, s.identity_i
 FROM faces f JOIN splits s USING (face_id) JOIN photos p USING (photo_id)
 WHERE f.status = 'ok' AND s.status = 'ok' AND f.duplicate_of IS NULL AND f.shard IS NOT NULL
 """
-# A row for each reference of a target. `place` is the place of the reference in the table `pairs`.
+# A row for each reference of a target. `place` is the place of the reference in the target's list `pairs.refs`, from 1.
 _LISTED = """
 SELECT t.number AS target, r.number AS ref, listed.place
 FROM (SELECT target, unnest(refs) AS ref, generate_subscripts(refs, 1) AS place FROM pairs) AS listed

@@ -50,9 +50,9 @@ def open_restorer(checkpoint: Path, base_model: str | None, steps: int) -> Store
     `load_restorer`.
 
     The files of a checkpoint on base tiny or stylegan contain all weights, so the hash of the restorer is the hash of
-    the files. A restorer on a diffusion base is loaded at once, because its weights are in several places. If the
-    description of a checkpoint cannot be read, `load_restorer` is also called at once, and raises an error that says
-    what is wrong.
+    the files. A restorer on a diffusion base is loaded immediately, because its weights are in several places. If the
+    description of a checkpoint cannot be read, `load_restorer` is also called immediately, and raises an error that
+    says what is wrong.
     """
 
     @cache

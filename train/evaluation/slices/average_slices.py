@@ -28,7 +28,8 @@ def describe_slices(
     options: EvaluationOptions,
     metrics: Sequence[str],
 ) -> dict[str, Any]:
-    """Returns the averages of each slice, and the reasons for columns without slices, or {} if no slice is asked for.
+    """Returns the averages of each slice, and the reasons for columns without slices. Returns {} if `options.slices` is
+    empty.
 
     `rows` are the rows of an evaluation of `frozen_set`, which was read from `dataset` and `lq_set`.
     """

@@ -103,8 +103,7 @@ def compute_gradients(engine: Engine, parts: list[data.Batch], seen: int, seed: 
 
 
 def _encode_targets(engine: Engine, batch: data.Batch) -> torch.Tensor | None:
-    """Returns the latents of the targets, (B,C,h,w) float32, or None if no loss and no input of the model is a latent
-    of a target."""
+    """Returns the latents of the targets, (B,C,h,w) float32, or None if the step needs no latents."""
     if engine.latents is None and engine.recipe.discriminator != "latent":
         return None
     with torch.no_grad(), engine.accelerator.autocast():

@@ -141,8 +141,8 @@ def find_checkpoint(source: Path) -> Path:
 
 
 def read_settings(checkpoint: Mapping[str, Any], file: Path) -> dict[str, int | bool]:
-    """Returns the values of CHOICES in a checkpoint. Raises BadInput if Likeness does not support a setting of the
-    checkpoint."""
+    """Returns the settings of a checkpoint that are in CHOICES. Raises BadInput if Likeness does not support a setting
+    of the checkpoint."""
     cfg = checkpoint.get("cfg")
     model = cfg.get("model") if isinstance(cfg, Mapping) else None
     if not isinstance(model, Mapping):
