@@ -41,7 +41,7 @@ class NotRun(Exception):
 
 
 def choose_size(options: Namespace) -> Size:
-    """Returns the counts of images, faces and steps that the rows use."""
+    """Returns the Size that all rows use."""
     return QUICK if options.quick else FULL
 
 

@@ -90,7 +90,7 @@ def read_page(ledger: Ledger, people: People, number: int) -> list[dict[str, Any
 def list_orders(people: People) -> list[tuple[str, list[dict[str, Any]]]]:
     """Sorts the people with two faces or more in three ways.
 
-    Each item is a title, which names the order, and a list of the first ROWS people in this order.
+    Each item of the result is a title, which names the order, and a list of the first ROWS people in this order.
     """
     several = [{**row, "id": people.short_id[row["identity_id"]]} for row in people.rows if row["faces"] > 1]
     return [
