@@ -56,7 +56,7 @@ def decide(
     The exit code is 0 if the decision is recorded. The exit code is 2, and nothing is recorded, if the decision names
     an unknown id, contradicts a label, or joins people of two frozen splits. The exit code is also 2 if an undo makes
     older decisions contradict each other, or if the decision to undo is already taken back. The exit code is 1 if the
-    ledger fails.
+    ledger cannot be used, for example because another command uses it.
 
     Example: likeness decide DATASET merge p-0a1b2c p-3d4e5f
     """

@@ -56,8 +56,8 @@ def find_companions(faces: Sequence[Face], vectors: np.ndarray, pairs: np.ndarra
 def _map_boxes(faces: Sequence[Face], one: int, other: int, numbers: np.ndarray) -> list[np.ndarray]:
     """Returns the boxes of the faces `numbers`, mapped from the photo of face `one` to the photo of face `other`.
 
-    Returns an array (n, 4) for a plain copy and an array for a mirrored copy. An array is left out if the landmarks of
-    face `one` coincide.
+    Returns two arrays (n, 4): the boxes for a plain copy and the boxes for a mirrored copy. Returns an empty list if
+    the landmarks of face `one` coincide.
     """
     boxes = np.array([faces[number].box for number in numbers], np.float64).reshape(-1, 4)
     source, target = (np.array(faces[number].landmarks5, np.float64).reshape(5, 2) for number in (one, other))

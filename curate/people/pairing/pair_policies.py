@@ -108,7 +108,7 @@ def find_days(photo: Photo | None) -> tuple[float, float]:
 
 
 def round_gaps(gaps: np.ndarray) -> tuple[int | None, ...]:
-    """Returns days, float (n,), as whole days, with None for NaN."""
+    """Rounds gaps in days, float (n,), to whole days. A gap of NaN becomes None."""
     return tuple(None if math.isnan(gap) else round(gap) for gap in gaps.tolist())
 
 

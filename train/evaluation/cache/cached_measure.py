@@ -103,8 +103,8 @@ class CachedMeasure:
     def analyse_faces(self, images: Iterable[MeasuredCase], cache: EvaluationCache) -> None:
         """Lets the judge embed and search many images in batches. `read_from` then finds the results in memory.
 
-        Each of `images` has the inputs of `Measure`. The judge sees only the images of metrics whose values are not in
-        the cache.
+        Each of `images` is a restored image, together with the images with which the metrics compare it. The judge sees
+        only the images of metrics whose values are not in the cache.
         """
         of_judge = [name for name in self._metrics if reads_judge(name)]
         cases = []

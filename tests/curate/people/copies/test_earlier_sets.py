@@ -17,7 +17,7 @@ RULES = DedupeRules()
 
 
 def make_collection(seed: int) -> tuple[list[Face], list[Photo], np.ndarray]:
-    """Returns 90 faces of six people. Each photo shows up to four faces, and half of the photos have copies.
+    """Returns 90 faces of six people. Each photo shows up to three faces, and most photos have copies.
 
     The hashes of the copies and their cosines are near the limits of the rules.
     """
