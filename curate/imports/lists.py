@@ -344,7 +344,7 @@ def _read_split_lists(folder: Path) -> Iterator[tuple[str, str, str]]:
 def _label_groups(references: dict[Path, list[Path]]) -> dict[Path, str]:
     """Returns picture -> label. A target and its references get one label.
 
-    Pictures that a chain of other targets and references connects also get one label. The labels are numbered in the
+    Pictures that are connected through other targets and references also get one label. The labels are numbered in the
     order of their first paths.
     """
     parent: dict[Path, Path] = {}

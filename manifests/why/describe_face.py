@@ -31,8 +31,8 @@ def describe_face(row: dict[str, Any], pairing: dict[str, Any]) -> str:
 def describe_decision(decision: Decision, face: dict[str, Any], overridden: str | None) -> str:
     """Returns a text with the number and the kind of a decision that names a face.
 
-    For a drop, its reason follows. For an accept, its effect follows. `overridden` is the reason of the filter that
-    would drop the face without the decision.
+    The text of a drop ends with its reason, and the text of an accept ends with its effect. `overridden` is the reason
+    of the filter that would drop the face without the decision.
     """
     note = ""
     if decision.kind == "drop" and decision.name:

@@ -225,8 +225,8 @@ def _embedding_dim(dataset: Path) -> int:
 def make_random_batch(recipe: Recipe, dim: int, count: int, seed: int) -> data.Batch:
     """Returns random pictures in the form of a training batch.
 
-    The numbers of references of the images are the values of `recipe.reference_counts` in turn. Each image has as many
-    reference slots as the largest of these values.
+    Image i has `recipe.reference_counts[i % n]` references, and n is the length of `reference_counts`. Each image has
+    as many reference slots as the largest value in `reference_counts`.
     """
     preset = find_training_preset(recipe.preset, recipe.presets)
     draw, slots, size = torch.Generator().manual_seed(seed), max(recipe.reference_counts), recipe.size

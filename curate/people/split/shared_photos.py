@@ -185,10 +185,10 @@ def _find_part(
     """Returns the best part of `staying` that contains `seed`.
 
     The part starts with `seed`, and grows by one unit at each step. The unit that joins has the largest difference of
-    two numbers: the faces in photos that the unit shares with the part, minus the faces in photos that the unit shares
-    only with other units. The best part of all steps is returned: the part for which the fewest faces per unit are set
-    aside. The returned part has no units if more than `max_losses` faces would be set aside for every part, or if every
-    part would lose too many of its own faces.
+    two numbers of faces: the faces in photos that the unit shares with the part, minus the faces in photos that the
+    unit shares only with other units. The best part of all steps is returned: the part for which the fewest faces per
+    unit are set aside. The returned part has no units if more than `max_losses` faces would be set aside for every
+    part, or if every part would lose too many of its own faces.
     """
     part, best = [seed], _Part((math.inf, 0, 0.0), (), 0)
     ties: Counter[str] = Counter()  # unit -> number of faces in the photos that the unit shares with the part

@@ -24,8 +24,8 @@ from manifests.runtime.text import make_printable
 from manifests.runtime.uris import display_path
 from manifests.runtime.workers import FAILURES
 
-# Each kind of item has a SELECT that returns a row for each item. The kind "set aside" are accepted faces that were set
-# aside when the people were divided into splits.
+# Each kind of item has a SELECT that returns a row for each item. The kind "set aside" has the accepted faces that were
+# set aside when the people were divided into splits.
 _ITEMS = {
     "file": "SELECT md5(uri) AS id, photo_id, NULL AS face_id, reason, uri FROM files WHERE status <> 'ok'",
     "photo": """SELECT p.photo_id AS id, p.photo_id, NULL AS face_id, p.reason, min(u.uri) AS uri

@@ -94,8 +94,8 @@ def list_first_files(paths: Iterable[Path]) -> list[list[Path]]:
     """Returns a few files of each path that the user named. With these files, Likeness tests whether the nodes see the
     paths.
 
-    A path in a store is left out, and so is a list of addresses, which only the driver reads. At most MOST_PLACES paths
-    are looked at.
+    A path in a store is left out. A list of addresses is left out too, because only the driver reads it. At most
+    MOST_PLACES paths are looked at.
     """
     places = []
     for path in islice(paths, MOST_PLACES):
