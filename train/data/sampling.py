@@ -43,7 +43,7 @@ def repeat_fine_targets(snapshot: Snapshot, split: str, recipe: Recipe) -> tuple
 
     The rows are int32 and sorted. The smallest resolution is in pixels, as in `Snapshot.resolution`.
 
-    A target is fine if it would lose detail when it is shrunk to less than half of its side (`Snapshot.resolution`). In an
+    A target is fine if it loses detail when it is shrunk to less than half of its side (`Snapshot.resolution`). In an
     epoch, a fine target has `recipe.fine_repeats` rows, and every other target has one row. If less than FINE_SHARE of
     the targets are fine, or if the recipe repeats no target, each target has one row and counts as fine.
     """

@@ -122,11 +122,11 @@ def make_pairs(
     that is not a target is counted under too_few_photos if its person has too few photos. If its person has enough
     photos, the face is counted under too_few_references.
 
-    `faces` contain all faces in splits. `vectors` are the unit embeddings of `faces`, float (n, d), in the same order.
-    `picture_of` maps a photo to its picture, which is the same for all copies of one photo. A photo that is not in
-    `picture_of` is its own picture. `photos_with_copies` maps a photo to the photos that contain a copy of one of its
-    faces. Split rows that are set aside are left out. Faces in `no_targets` can only be references, and are not
-    counted. The result does not depend on the order of the input.
+    `faces` contains the face of every row of `splits` that has the status ok. `vectors` are the unit embeddings of
+    `faces`, float (n, d), in the same order. `picture_of` maps a photo to its picture, which is the same for all copies
+    of one photo. A photo that is not in `picture_of` is its own picture. `photos_with_copies` maps a photo to the
+    photos that contain a copy of one of its faces. Split rows that are set aside are left out. Faces in `no_targets`
+    can only be references, and are not counted. The result does not depend on the order of the input.
 
     A reference shows the same person as the target in a different picture. A near-duplicate is never a reference. If
     another photo contains a copy of any face in the target's photo, no face of this other photo is a reference, because
