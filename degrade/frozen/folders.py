@@ -7,6 +7,7 @@ of a set contain no time, so the same command gives the same bytes.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections import Counter
@@ -44,6 +45,7 @@ from manifests.runtime.files import (
     sha256_file,
     write_atomically,
 )
+from manifests.runtime.text import format_count
 from manifests.runtime.uris import fold_name
 from manifests.runtime.workers import check_workers
 from manifests.stores.requests import check_writable
@@ -56,6 +58,9 @@ MIN_SIZE, MAX_SIZE = 16, 8192
 # skipped.
 _ENDINGS = ".jpg .jpeg .png .webp .bmp .tif .tiff .gif .avif .jp2 .heic .heif .jxl"
 SUFFIXES = set(_ENDINGS.split())
+_UNSAFE_NAME = "has a name with //, or with . or .. between slashes, so it is not read"
+# The errors of a disk for a name that is too long, or that has characters which the disk does not allow.
+_NAME_ERRORS = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)
 
 
 @dataclass(frozen=True)
@@ -94,13 +99,36 @@ def find_images(folder: Path, leave_out: Path | None = None) -> list[Path]:
 
 def _find_stored_images(folder: StorePath, leave_out: Path | None) -> list[Path]:
     """Returns the paths of all image files of a folder in a store, like `find_images`."""
-    files = folder.list_files()
+    files, _ = _list_stored_files(folder, leave_out)
+    return sorted((Path(*file.relative_to(folder).parts) for file in files if is_image(file)), key=os.fsencode)
+
+
+def find_unsafe_names(folder: Path, leave_out: Path | None = None) -> list[str]:
+    """Returns the sorted names of the files of a folder in a store that Likeness cannot read because of their names.
+
+    Such a name has `//`, or has `.` or `..` between slashes. The names are relative to `folder`. Files that
+    `find_images` would leave out have no name here. Returns [] for a local folder, which has no such names.
+    """
+    if not isinstance(folder, StorePath):
+        return []
+    _, addresses = _list_stored_files(folder, leave_out)
+    names = [address.removeprefix(f"{folder}/") for address in addresses]
+    return [name for name in names if not name.rpartition("/")[2].startswith(".")]
+
+
+def _list_stored_files(folder: StorePath, leave_out: Path | None) -> tuple[list[StorePath], list[str]]:
+    """Returns the files of a folder in a store, and the addresses of files with unsafe names.
+
+    Finished sets and the folder `leave_out` are left out.
+    """
+    files, unsafe = folder.list_all()
     sets = {file.parent for file in files if file.name == CARD} & {file.parent for file in files if file.name == THETAS}
     left_out: set[Path] = (sets - {folder}) | ({leave_out} if isinstance(leave_out, StorePath) else set())
-    images = [
-        Path(*file.relative_to(folder).parts) for file in files if not left_out & {*file.parents} and is_image(file)
-    ]
-    return sorted(images, key=os.fsencode)
+    begins = tuple(f"{place}/" for place in left_out)
+    return (
+        [file for file in files if not left_out & {*file.parents}],
+        [address for address in unsafe if not address.startswith(begins)],
+    )
 
 
 def is_image(path: Path) -> bool:
@@ -122,15 +150,17 @@ def choose_output_names(sources: list[Path]) -> list[Path]:
     """Returns the name of the PNG of each source, for example a/b.png for a/b.jpg.
 
     If two sources would get the same name, each PNG keeps the ending of its source before .png, for example
-    a/b.jpg.png. Names that differ only in case or in their Unicode form count as the same, because many systems treat
-    such names as one name.
+    a/b.jpg.png. A PNG also keeps this ending if a folder has the shorter name. Names that differ only in case or in
+    their Unicode form count as the same, because many systems treat such names as one name.
     """
     counts = Counter(fold_name(source.with_suffix(".png")) for source in sources)
+    folders = {fold_name(folder) for source in sources for folder in source.parents}
     # If another PNG already has the longer name, more endings are added until the name is free.
-    taken: set[str] = set()
+    taken = set(folders)
     names = []
     for source in sources:
-        alone = counts[fold_name(source.with_suffix(".png"))] == 1
+        short = fold_name(source.with_suffix(".png"))
+        alone = counts[short] == 1 and short not in folders
         name = source.with_suffix(".png") if alone else source.with_name(source.name + ".png")
         while fold_name(name) in taken or (not alone and fold_name(name) in counts):
             name = name.with_name(name.name + ".png")
@@ -155,10 +185,11 @@ def degrade_folder(
 
     θ depends on (seed, preset, path below `folder`). Without `size`, an image keeps its size. If the longer side of an
     image is larger than `size`, the image is first area-resized to `size`. An image that cannot be decoded, or is too
-    small for its θ, is skipped, and the card lists this image. A missing or changed image of a finished set is made
-    again with the recorded bytes. `progress` is called with the number of images finished since the last call. `engine`
-    is `exact`, or `basicsr` for BasicSR's code. `cluster` is the address of a Ray cluster that degrades the images, or
-    `local` to start Ray on this machine.
+    small for its θ, is skipped, and the card lists this image. The card also lists files of a store whose names
+    Likeness cannot read, and images whose names the disk of `out` cannot hold. A missing or changed image of a finished
+    set is made again with the recorded bytes. `progress` is called with the number of images finished since the last
+    call. `engine` is `exact`, or `basicsr` for BasicSR's code. `cluster` is the address of a Ray cluster that degrades
+    the images, or `local` to start Ray on this machine.
 
     Raises BadInput if no image of the folder can be degraded, or if `out` contains anything except this set. When
     BadInput is raised, nothing is written.
@@ -172,23 +203,25 @@ def degrade_folder(
         raise BadInput(f"--size is {size}; it must be from {MIN_SIZE} to {MAX_SIZE} pixels.")
     if not folder.is_dir():
         raise BadInput(f"{folder} is not a folder: name a folder of images, or a dataset.")
-    sources = find_images(folder, leave_out=out)
+    sources, unsafe_names = find_images(folder, leave_out=out), find_unsafe_names(folder, leave_out=out)
     if not sources:
-        raise BadInput(f"{folder} contains no image ({', '.join(FORMATS)}): name another folder.")
+        count = len(unsafe_names)
+        others = f", and {format_count(count, 'file')} with // or .. in the name" if count else ""
+        raise BadInput(f"{folder} contains no image ({', '.join(FORMATS)}){others}: name another folder.")
     check_engine(engine)
     card = make_card(checked_preset, seed, size, folder.absolute(), engine)
-    _count_finished(out, card, sources)
+    _count_finished(out, card, sources, unsafe_names)
     if dry_run:
         return FolderSummary(str(out), checked_preset.name, seed, size, len(sources), 0, 0, skipped=())
     with lock_folder(out):
         remove_temporary_files(out)
         # The check is repeated under the lock, because another process can have made the set in the meantime.
-        if images := _count_finished(out, card, sources):
+        if images := _count_finished(out, card, sources, unsafe_names):
             written, repaired = _repair_set(folder, out, workers, progress, cluster)
             skipped = [(name, reason) for name, reason in read_card(out)["skipped"]]
         else:
             thetas = [sample_theta(checked_preset, seed, encode_name(source)) for source in sources]
-            images, skipped = _make_set(folder, out, card, sources, thetas, workers, progress, cluster)
+            images, skipped = _make_set(folder, out, card, sources, unsafe_names, thetas, workers, progress, cluster)
             written, repaired = images, 0
     return FolderSummary(str(out), checked_preset.name, seed, size, images, written, repaired, tuple(skipped))
 
@@ -198,6 +231,7 @@ def _make_set(
     out: Path,
     card: dict[str, Any],
     sources: list[Path],
+    unsafe_names: list[str],
     thetas: list[Theta],
     workers: int | None,
     progress: Advance | None,
@@ -217,15 +251,15 @@ def _make_set(
         if progress:
             progress(0)
         for source, name, job, result in zip(sources, names, jobs, map_in_order(run_jobs, jobs), strict=True):
-            if result.problem:
-                skipped.append((plain_name(source), result.problem))
+            if problem := result.problem or _write_image(out / name, result.png):
+                skipped.append((plain_name(source), problem))
             else:
-                write_atomically(out / name, result.png)
                 paths = describe_path("file", name) | describe_path("source", source)
                 origin = {"size": size, "engine": engine, "theta": job.theta, "source_sha256": result.source_sha256}
                 rows.append(paths | origin | {"sha256": result.sha256})
             if progress:
                 progress(1)
+    skipped += [(name, _UNSAFE_NAME) for name in unsafe_names]
     if not rows:
         _remove_empty_set(out)
         raise BadInput(
@@ -234,6 +268,17 @@ def _make_set(
         )
     finish_set(out, card, encode_rows(rows), len(rows), skipped)
     return len(rows), skipped
+
+
+def _write_image(path: Path, png: bytes) -> str | None:
+    """Writes an image of the set. If the disk cannot hold the name of the file, returns the problem of the source."""
+    try:
+        write_atomically(path, png)
+    except OSError as error:
+        if error.errno not in _NAME_ERRORS or isinstance(path, StorePath):
+            raise
+        return f"has a name that the disk of the set cannot hold ({error.strerror})"
+    return None
 
 
 def _remove_empty_set(out: Path) -> None:
@@ -286,7 +331,7 @@ def _repair_set(
     return len(todo), len(changed)
 
 
-def _count_finished(out: Path, card: dict[str, Any], sources: list[Path]) -> int:
+def _count_finished(out: Path, card: dict[str, Any], sources: list[Path], unsafe_names: list[str]) -> int:
     """Returns the number of images in `out` if `out` contains exactly this set and the set is finished.
 
     Returns 0 if the set is not finished. Raises BadInput if `out` contains anything except this set.
@@ -305,7 +350,8 @@ def _count_finished(out: Path, card: dict[str, Any], sources: list[Path]) -> int
             f"{out / THETAS} is not the file that {CARD} names: restore the file, or name another folder for --out."
         )
     recorded_sources = {row["source"] for row in rows} | {name for name, _ in existing_card["skipped"]}
-    if recorded_sources != {plain_name(source) for source in sources}:
+    # earlier versions did not record the unsafe names
+    if recorded_sources - set(unsafe_names) != {plain_name(source) for source in sources}:
         raise BadInput(
             f"{out} contains the frozen set of {len(recorded_sources)} images, but the folder of the sources now "
             f"contains other images ({len(sources)} in total): name another folder for --out."

@@ -21,7 +21,10 @@ from manifests.stores.store_path import StorePath
 ARRAY_ERRORS = (OSError, ValueError, EOFError, OverflowError, MemoryError, TokenError)
 LOCK = ".lock"
 
-_TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp")  # `write_atomically` names its temporary files .<name>.<process id>.tmp
+# `write_atomically` names its temporary files .<name>.<process id>.tmp. If the name has more than _LONG_NAME bytes
+# (ours), <name> is its sha256, because most disks allow only 255 bytes.
+_TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp")
+_LONG_NAME = 200
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -34,7 +37,9 @@ def write_atomically(path: Path, data: bytes) -> None:
         path.write_bytes(data)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # the name of the temporary file must fit the disk if the name of the file fits
+    name = path.name if len(os.fsencode(path.name)) <= _LONG_NAME else sha256_bytes(os.fsencode(path.name))
+    temporary = path.with_name(f".{name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
             file.write(data)

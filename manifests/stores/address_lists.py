@@ -23,10 +23,10 @@ def read_address_list(path: Path) -> list[StorePath] | None:
         return None
     if path.stat().st_size > MAX_BYTES:
         return None
-    lines = enumerate(path.read_bytes().decode("utf-8-sig", "replace").splitlines(), 1)
+    lines = enumerate(path.read_bytes().decode("utf-8-sig", "replace").split("\n"), 1)
     addresses: dict[StorePath, tuple[int, str]] = {}
     for number, line in lines:
-        text = line.strip()
+        text = line.strip(" \t\r")  # other white space can be a part of a name
         if not text or text.startswith("#"):
             continue
         if not is_address(text):

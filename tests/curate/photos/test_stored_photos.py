@@ -1,6 +1,7 @@
 """Tests that curation reads photos from object stores and web servers as it reads local photos."""
 
 import io
+import pickle
 import subprocess
 import sys
 import tarfile
@@ -13,7 +14,7 @@ from curate.config import CurateConfig
 from curate.photos.walk import walk_files
 from manifests.errors import BadInput, StoreFailed
 from manifests.ledger.records import Face, File, Photo
-from manifests.runtime.uris import uri_of
+from manifests.runtime.uris import path_of, uri_of
 from manifests.stores import requests
 from manifests.stores.store_path import parse_path
 from tests.doubles.commands.command_tables import call_curate
@@ -241,6 +242,18 @@ def test_names_are_left_out_in_a_store_as_in_a_folder(s3, tmp_path):
         return {(uri.removeprefix(uri_of(root)), reason) for uri, reason in items}
 
     assert walk(parse_path("s3://photos/tree")) == walk(tmp_path / "tree") | {("/odd//f.png", "unsafe_name")}
+
+
+def test_names_that_end_in_white_space_are_read(s3, tmp_path):
+    names = [" begin", "100%25?#.jpg", "line\u2028separator", "no-break\u00a0", "tab\t", "trail "]
+    for name in names:
+        s3.put(f"white/{name}", name.encode())
+    for path, name in zip(walk_files([parse_path("s3://photos/white")]), names, strict=True):
+        # a worker process reads the path that it gets, and later stages read the uri in the ledger
+        for again in (pickle.loads(pickle.dumps(path)), path_of(uri_of(path))):
+            assert again.name == name and again.read_bytes() == name.encode()
+    (tmp_path / "list.txt").write_text(" s3://photos/white/no-break\u00a0\r\ns3://photos/white/line\u2028separator\n")
+    assert [path.name for path in walk_files([tmp_path / "list.txt"])] == ["no-break\u00a0", "line\u2028separator"]
 
 
 def test_a_local_curation_imports_no_library_for_stores():

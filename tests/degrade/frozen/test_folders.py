@@ -289,6 +289,8 @@ def test_no_two_pictures_share_an_output():
     outputs = choose_output_names([Path(name) for name in sorted(names)])
     assert len(set(outputs)) == len(names) and all(output.suffix == ".png" for output in outputs)
     assert choose_output_names([Path("d/y.gif")]) == [Path("d/y.png")]
+    # a folder can have the name that a picture would get
+    assert choose_output_names([Path("z.jpg"), Path("z.png/a.jpg")]) == [Path("z.jpg.png"), Path("z.png/a.png")]
     # The names must also differ on a system that does not distinguish cases or Unicode forms.
     names = ["A.jpg", "A.png", "a.bmp", "a.jpg", "Zo\u00eb.jpg", "Zoe\u0308.png"]
     outputs = choose_output_names([Path(name) for name in names])

@@ -63,6 +63,33 @@ def test_a_set_from_and_to_a_disturbed_store_has_the_bytes_of_a_local_set(s3, tm
     assert (tmp_path / "replayed" / "sub" / "b.png").read_bytes() == (tmp_path / "lq" / "sub" / "b.png").read_bytes()
 
 
+def test_a_file_whose_name_cannot_be_used_is_skipped_with_its_reason(s3, tmp_path):
+    s3.disturb = lambda method, path: None
+    image = cv2.imencode(".png", np.full((64, 64, 3), 90, np.uint8))[1].tobytes()
+    long = "n" * 300
+    unsafe = ("a//double.png", "a/../up.png", "./here")
+    readable = ("a.png", "a.png/inside.png", "blank ", "b" * 251 + ".png")
+    for name in (*unsafe, *readable, f"{long}.png", "a//.hidden.png", "old//d.png"):
+        s3.client.put_object(Bucket="faces", Key=f"names/{name}", Body=image)
+    for name in (CARD, THETAS):
+        s3.client.put_object(Bucket="faces", Key=f"names/old/{name}", Body=b"")
+    clean = parse_path("s3://faces/names")
+    local = degrade_folder(clean, tmp_path / "lq", "gfpgan")
+    skipped = dict(local.skipped)
+    assert skipped.keys() == {*unsafe, f"{long}.png"} and local.images == len(readable)
+    assert skipped["a//double.png"].startswith("has a name with //")
+    assert skipped[f"{long}.png"] == "has a name that the disk of the set cannot hold (File name too long)"
+    assert dict(read_card(tmp_path / "lq")["skipped"]) == skipped and verify_folder(tmp_path / "lq").ok
+    assert degrade_folder(clean, tmp_path / "lq", "gfpgan").images_written == 0  # the set is complete
+    # a store can hold the long names
+    s3.client.put_object(Bucket="faces", Key="names/lq//c.png", Body=image)
+    stored = degrade_folder(clean, parse_path("s3://faces/names/lq"), "gfpgan")
+    assert {name for name, _ in stored.skipped} == set(unsafe)
+    s3.client.put_object(Bucket="faces", Key="unsafe//x.png", Body=image)
+    with pytest.raises(BadInput, match=r"contains no image .*, and 1 file with // or .. in the name"):
+        degrade_folder(parse_path("s3://faces/unsafe"), tmp_path / "none", "gfpgan")
+
+
 @pytest.mark.parametrize(
     ("source", "out", "sentence"),
     [
