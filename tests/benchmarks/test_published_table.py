@@ -1,4 +1,8 @@
-"""Tests the benchmark that measures `tiny` on four sets: its page, its layout of three projects, and its refusals."""
+"""Tests the benchmark that measures `tiny` on four sets.
+
+The tests cover the page that the benchmark writes, the layout with which it imports the examples of three projects, and
+the runs that it refuses.
+"""
 
 from __future__ import annotations
 

@@ -129,8 +129,8 @@ def cut_group(
     """Moves about `wanted` units from `units` to `split`.
 
     The units leave in parts of at most `MAX_PART` units, and at most half of the units leave. The first part to leave
-    is the part for which the fewest additional faces per unit are set aside. Fewer units leave if more than
-    `max_losses` additional faces would be set aside. Changes `split_of` in place.
+    is the part for which the fewest additional faces per unit are set aside. At most `max_losses` additional faces are
+    set aside, so fewer than `wanted` units may leave. Changes `split_of` in place.
     """
     staying, may_leave, losses = set(units), len(units) // 2, 0
     if wanted <= 0 or may_leave == 0:

@@ -1,4 +1,4 @@
-"""Tests the networks whose files the user gives, with small networks in the same layout: AdaFace, AWing, Q-Align."""
+"""Tests the metrics AdaFace, AWing and Q-Align. Small networks and functions take the place of the real networks."""
 
 from __future__ import annotations
 
