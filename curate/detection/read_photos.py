@@ -108,9 +108,9 @@ def gather_photos(
 ) -> Iterator[list[tuple[Photo, np.ndarray | str]]]:
     """Yields the `count` photos in groups of at most `size` photos.
 
-    A group of several photos has at most MAX_PIXELS_AHEAD pixels. When a group is yielded, the next photo can also be
-    in memory: if the group has fewer than `size` photos, or if the next photo was decoded ahead. The last group is
-    yielded before the iterator `photos` is at its end. After the end, a failure of the process ends the whole command
+    A group of several photos has at most MAX_PIXELS_AHEAD pixels. If a group has fewer than `size` photos, or if the
+    next photo was decoded ahead, the next photo can be in memory together with the group. The last group is yielded
+    before the iterator `photos` is at its end, because after the end, a failure of the process ends the whole command
     (`guard_units`).
     """
     group: list[tuple[Photo, np.ndarray | str]] = []

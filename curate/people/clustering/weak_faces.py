@@ -130,12 +130,12 @@ def join_weak_groups(
 def form_weak_people(
     labels: np.ndarray, worth: np.ndarray, graph: Graph, evidence: Evidence
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Lets faces that are alone form people. Returns the person of each group, and whether the group formed a person.
+    """Merges people with a single face into new people.
 
-    The first result is int64 (g,), and the second result is bool (g,). `labels` are the people of the g groups of
-    `graph` before the faces form people. `worth` (g,) is the highest worth in each group. Every person with a single
-    face takes part, if the face has a worth of at least _MIN_WORTH. Groups merge by the odds of `evidence`, but with a
-    spread that is WEAK_FACTOR times as wide.
+    Returns the person of each group, and whether the group formed a person. The first result is int64 (g,), and the
+    second result is bool (g,). `labels` are the people of the g groups of `graph` before the merges. `worth` (g,) is
+    the highest worth in each group. Every person with a single face takes part, if the face has a worth of at least
+    _MIN_WORTH. Groups merge by the odds of `evidence`, but with a spread that is WEAK_FACTOR times as wide.
     """
     has_formed = np.zeros(len(labels), bool)
     alone = np.flatnonzero((np.bincount(labels, graph.sizes)[labels] == 1) & (worth >= _MIN_WORTH))
