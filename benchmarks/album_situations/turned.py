@@ -79,8 +79,8 @@ def measure(folder: Path, shared: Path, seed: int) -> dict[str, Any]:
 def _measure_loop(folder: Path, photos: list[str], models: Path) -> dict[str, Any]:
     """Returns the figures of the insightface loop: the share of found photos, and the pair F of both albums.
 
-    The share is over the upright photos in which the loop finds a face. A photo counts as found if the loop also finds
-    a face in the turned photo.
+    The share is over the upright photos in which the loop finds a face. A photo counts as found if the loop finds a
+    face in its turned copy too.
     """
     figures: dict[str, Any] = {}
     found = dict[str, set[str]]()

@@ -66,7 +66,7 @@ class Recorded:
     decisions: tuple[tuple[int, str, str], ...]  # Number, kind and description of each decision.
     notices: tuple[str, ...]
     change: Change | None  # None if the log contains all requested decisions already.
-    desk: Desk  # The desk after the decisions. It is a new desk if another command had changed the ledger.
+    desk: Desk  # The desk after the decisions. A new object if another command had changed the ledger.
 
 
 def read_desk(ledger: Ledger, in_words: bool = False) -> Desk:

@@ -23,7 +23,7 @@ from manifests.runtime.text import format_count
 
 Request = Mapping[str, Any]
 # Keys that `likeness decide DATASET list --json` adds to a line. When a decision file is read, only the key `number` is
-# used. The value of `undoes` in the same file may be the `number` of another line.
+# used. In a decision file, `undoes` can name another line by its `number`.
 _LIST_KEYS = {"number", "made", "state", "missing"}
 _MISSING_KEYS = {  # key -> the sentence for a request that lacks the key
     "faces": "Name the faces of the decision.",

@@ -90,7 +90,7 @@ class _Searcher:
         """Returns the kinds of the needles that `data` contains. `is_end` is False if more data follows."""
         if len(data) < _HEAD or not self.by_head:
             return set()
-        # find all places whose two bytes begin a needle, with one look-up in a table for each place
+        # find all places whose two bytes are the first two bytes of a needle; `pairs` is a table of all pairs of bytes
         array = np.frombuffer(data, np.uint8)
         first = array[: len(array) - _HEAD + 1].astype(np.uint16)
         first |= array[1 : len(array) - _HEAD + 2].astype(np.uint16) << np.uint16(8)

@@ -45,7 +45,7 @@ def check_with_doubles(_: None, **arguments: Any) -> None:
 
 
 def check_with_odd_reader(_: None, **arguments: Any) -> None:
-    """Does what `check_with_doubles` does. The reader process misbehaves if it reads a photo of an odd size."""
+    """Calls `check_with_doubles`. A reader process misbehaves when it reads a photo of an odd size."""
     read_oddly(pytest.MonkeyPatch())
     check_with_doubles(None, **arguments)
 

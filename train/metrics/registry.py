@@ -137,8 +137,8 @@ METRICS: dict[str, Metric] = {
         "ReFine (IPS)", nan_reason="there is no reference"),
     "id_input": Metric("identity to input", "", "", 4,
         "The value is the cosine between the judge's embeddings of the restored image and of the LQ image. A restorer "
-        "that returns its input has the value 1, and a degraded face looks less like its person, so read it together "
-        "with the quality. The NTIRE challenge on faces uses the same cosine with AdaFace as a gate",
+        "that returns its input has the value 1, so read the value together with the quality. The NTIRE challenge on "
+        "faces uses the same cosine with AdaFace as a gate",
         "NTIRE 2025 (gate), with the judge"),
     "id_input_adaface": Metric("identity to input (AdaFace)", "", "", 4,
         "The value is the cosine between AdaFace's embeddings (IR-50, MS1MV2) of the restored image and of the LQ "

@@ -1,6 +1,6 @@
 """Reads the values of a recipe from TOML or JSON. The annotation of the field of `Recipe` gives the type of the value.
 
-A new field of `Recipe` therefore needs no change in this file. The tables of this file add the limits of some fields.
+A new field of `Recipe` therefore needs no change in this file. The tables of this file limit the values of some fields.
 """
 
 from __future__ import annotations

@@ -70,8 +70,8 @@ def plan_outputs(inputs: Sequence[Path], out: Path) -> tuple[list[PhotoOutput], 
         if real_path not in unique or len(place.parts) > len(unique[real_path][1].parts):
             unique[real_path] = path, place
     photos = list(unique.values())
-    # The PNG of a.jpg is a.png. If the folder also contains a.webp, it is a.jpg.png. Names are folded (`fold_name`)
-    # before they are compared, because a.png and A.png are one file on some systems.
+    # The PNG of a.jpg is a.png. If the folder also contains a.webp, the PNG of a.jpg is a.jpg.png. Names are folded
+    # (`fold_name`) before they are compared, because a.png and A.png are one file on some systems.
     stems = [fold_name(place.with_suffix("")) for _, place in photos]
     stem_counts = Counter(stems)
     owners = {fold_name(place): path for path, place in photos}  # Maps an output's folded name to its photo.

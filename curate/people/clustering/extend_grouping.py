@@ -81,7 +81,7 @@ def extend_grouping(
     is_strong = np.ones(n, bool) if worth is None else (worth >= WEAK) | linked
 
     # Make the nodes that may merge: the earlier groups, the new faces, and all faces that must-links join. Near-copies
-    # among the new faces are one node, and only one of the near-copies counts (`counts`).
+    # among the new faces share one node, which counts as one face (`counts`).
     node = earlier.groups.copy()
     node[new] = node.max(initial=-1) + 1 + np.arange(len(new))
     copies = _find_copies(embeddings, new, photos, is_strong, linked)

@@ -33,7 +33,7 @@ class ResolvedDecision:
         return self.parts if self.decision.kind == "merge" else self.parts[:2]
 
     def get_rows(self, part: int, last_named: Mapping[int, int]) -> list[int]:
-        """Returns the rows of a part, without the witnesses that a later split or move names."""
+        """Returns the rows of a part. A witness that a later split or move names is left out."""
         number = self.decision.number
         return sorted(
             row for row, witness in self.parts[part].items() if not (witness and last_named.get(row, 0) > number)

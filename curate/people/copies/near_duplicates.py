@@ -143,7 +143,7 @@ def find_near_duplicates(
     Every face of `faces` has an embedding, and is ok, a near-duplicate, or dropped by a decision. `photos` are the
     photos of the faces. `embeddings` are the unit embeddings of the faces, float32 (n, d). The arguments `faces`,
     `photos` and `embeddings` have the same order. If `sets` contains the sets of an earlier search (earlier_sets.py),
-    only some of the faces are searched. The result is the same.
+    only some of the faces are searched. The result does not depend on `sets`.
     """
     if not len(faces):
         return []

@@ -48,7 +48,7 @@ class FaceTable:
 
     faces: Sequence[Face]
     vectors: np.ndarray  # Unit embeddings, float32 (n, d).
-    picture: np.ndarray  # The number of each face's picture, int (n,). Copies of a photo have one picture.
+    picture: np.ndarray  # The number of each face's picture, int (n,). Copies of a photo have the same number.
     photos: Mapping[str, Photo]  # Photo id -> photo. If the photo of a face is missing here, the face has no date.
 
     @cached_property

@@ -56,7 +56,7 @@ def find_shared_photos(faces: Iterable[Face], unit_of: Mapping[str, str], units:
     representatives would be set aside.
     """
     inside: dict[str, set[str]] = defaultdict(set)  # Photo -> faces with a unit.
-    shown: dict[str, set[str]] = defaultdict(set)  # Photo -> faces with a unit, or their representatives.
+    shown: dict[str, set[str]] = defaultdict(set)  # Photo -> faces with a unit, or representatives.
     for face in faces:
         if face.representative in unit_of:
             shown[face.photo_id].add(face.representative)

@@ -83,7 +83,7 @@ class Questions:
         self._same: dict[int, list[tuple[frozenset[int], frozenset[int]]]] = {}
         self._locked: set[str] = set()
         self._skipped: set[_Key] = set()
-        self._mixed: set[tuple[str, int]] = set()  # the people, with their versions, whose faces show several people
+        self._mixed: set[tuple[str, int]] = set()  # (person, version) of the people whose faces show several people
         self._heap: list[tuple[float, int, _Entry]] = []
         self._likely: dict[_Key, _Entry] = {}  # Maps a key to a current entry with a probability of at least LIKELY.
         self._likely_of: dict[str, set[_Key]] = {}  # Maps a person to the keys of `_likely` about the person.

@@ -79,7 +79,7 @@ def test_the_newer_of_two_acts_counts(read_once: tuple[Desk, dict[str, str]], ol
         assert len({of[one] for one in sides}) == 1
     if requests[0]["kind"] == "split":
         assert all(set(desk.people.members[of[one]]) <= named for one in named)
-    # unless the act is a merge, the faces that it does not name stay with their person
+    # only a merge moves faces that the act does not name
     if requests[0]["kind"] != "merge":
         assert list_people(desk, named) == {one - named for one in before if one - named}
     record(desk, [{"kind": "undo", "undoes": one.number} for one in reversed(new)])

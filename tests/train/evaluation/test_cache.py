@@ -546,7 +546,7 @@ def test_a_changed_file_of_weights_is_loaded_again(
 
 
 def test_a_metric_that_could_not_be_loaded_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The metric could have failed because of a package, which is not a part of the cache's key."""
+    """The metric could have failed because of a package. The packages are not a part of the cache's key."""
     (tmp_path / "vgg16-397923af.pth").write_bytes(b"weights")
     cache = EvaluationCache(tmp_path, "scope", pytest.fail)
     for reasons in ({"lpips": "a package is missing"}, {}):

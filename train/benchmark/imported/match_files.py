@@ -218,8 +218,9 @@ def _match_patterns(layout: Layout, pictures: list[str]) -> Matches:
 
 
 def _match_first(patterns: Iterable[str], pictures: list[str]) -> list[tuple[str, dict[str, str]]]:
-    """Returns the files that match a pattern, with the texts of its words. Only the first pattern that matches any file
-    is used.
+    """Uses only the first pattern that any file matches.
+
+    Returns the files that match this pattern, and for each file the text of each word of the pattern.
     """
     return next((found for pattern in patterns if (found := match_pattern(pattern, pictures))), [])
 

@@ -32,7 +32,7 @@ def find_pareto_front(points: Mapping[str, tuple[float, float]]) -> list[str]:
     """Returns the names of the points that no other point beats, from low to high quality.
 
     `points` has (quality, identity) of each system; higher is better. A point beats another point if it is at least as
-    good in both and better in one.
+    good in both values, and better in one of them.
     """
     front = [
         name

@@ -87,7 +87,7 @@ def distinct(code: torch.Tensor, distance: torch.Tensor, codes: int, tokens: int
     `code` (B,P) int64 has the nearest code of each of P positions, and `distance` (B,P) has the distance to this code.
     `codes` is the size of the codebook. If two distances are equal, the code of the earlier position comes first. The
     returned codes are (B,tokens) int64. The mask, (B,tokens) bool, is False at the end of a row if the image has fewer
-    than `tokens` distinct codes. The selection is that of OSDFace (lq_embed/vqvae.py), without a loop.
+    than `tokens` distinct codes. OSDFace selects the same codes in a loop (lq_embed/vqvae.py).
     """
     # Sort the positions by distance. `first` (B,codes) is the rank of the best position of each code.
     b, positions = code.shape

@@ -24,9 +24,9 @@ DRAWS = 4  # the number of random latents of a restoration, see `InstantRestoreB
 class InstantRestoreBase(nn.Module):
     """Holds the two UNets and the two VAEs of InstantRestore.
 
-    `unet` and `vae` restore the LQ image. The trained adapters are merged into their weights. `reference_unet` and
-    `reference_vae` read the references and were not trained. `prompt` (1,77,D) is the output of the text encoder.
-    `clip` is the largest absolute value of the clean latent, or None for no limit.
+    `unet` and `vae` restore the LQ image. The weights of these two networks contain the trained adapters.
+    `reference_unet` and `reference_vae` read the references and were not trained. `prompt` (1,77,D) is the output of
+    the text encoder. `clip` is the largest absolute value of the clean latent, or None for no limit.
 
     A restoration draws four random latents from `seed`: for the sample from the LQ image's posterior, for the sample
     from a reference's posterior, for the noise of a reference, and for the noise of the LQ latent. All images of a

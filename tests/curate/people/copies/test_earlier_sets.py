@@ -79,7 +79,7 @@ def test_faces_that_arrive_in_any_order_form_the_sets_of_a_full_search(seed, mon
 
 @pytest.fixture
 def searches(monkeypatch) -> list[int | None]:
-    """Returns a list that grows by the number of faces that each search compares, or by None for a search of all faces.
+    """Returns a list. Each search appends the number of faces that it compares, or None if it compares all faces.
 
     Each search is repeated as a search of all faces, and must have the same result.
     """
