@@ -25,11 +25,11 @@ WARPED, MESH = "warped", "mesh"
 # far from this line as the chin is.
 FOREHEAD = 0.5
 # dlib returns 68 points for every crop, even if the points are wrong. The five landmarks that follow from dlib's points
-# must be near the landmarks of the detector. AGREEMENT (ours) is the largest mean distance, as a share of the distance
-# between the eyes. benchmarks/landmark_error.py degraded 261 web faces. For each face, the script compared dlib's
-# points, and the mean points of all faces, with the points of the clean face. With the preset `codeformer`, dlib's
-# points are nearer than the mean points on 92% of the faces within AGREEMENT, and on 78% of the other faces. With
-# `severe`, the two shares are 61% and 28%.
+# must be near the landmarks of the detector. AGREEMENT (ours) is the largest allowed mean distance between them, as a
+# share of the distance between the eyes. benchmarks/landmark_error.py degraded 261 web faces. For each face, the script
+# compared dlib's points, and the mean points of all faces, with the points of the clean face. With the preset
+# `codeformer`, dlib's points are nearer than the mean points on 92% of the faces within AGREEMENT, and on 78% of the
+# other faces. With `severe`, the two shares are 61% and 28%.
 AGREEMENT = 0.15
 
 

@@ -62,7 +62,7 @@ class Settings:
     weights: Path | None = None
     start: Path | None = None  # The folder with StyleGAN2's weights, from which recipe refine starts.
     precision: str | None = None  # One of PRECISIONS. None means bf16 if the GPU or the CPU supports bf16, else fp32.
-    accumulate: int = 1  # The number of parts of a batch, which are computed one after the other.
+    accumulate: int = 1  # A batch is computed in this number of parts, one after the other.
     compile: bool = False  # True compiles the model with torch.compile.
     # True keeps the activations of a diffusion base in memory; False computes them twice (gradient checkpointing).
     keep_activations: bool = False

@@ -88,7 +88,7 @@ class View:
         # Maps the number of a decision to the parts of the decision that are in force, and to the faces in these parts.
         self._faces_of_decision: dict[int, tuple[list[tuple[FaceLocation, ...]], set[str]]] = {}
         self._rows: dict[str, dict[str, Any]] = {}  # Maps a person to the person's row on the page of all people.
-        self._texts: dict[str, str] = {}  # Maps a person to the text in which a search looks.
+        self._texts: dict[str, str] = {}  # Maps a person to the text that the search field searches.
         self._assigned: dict[str, str] | None = None  # Maps a person to the split that a decision chose.
         self._decided: set[str] | None = None  # The people that are named by a decision in force.
 

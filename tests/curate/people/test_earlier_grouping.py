@@ -21,7 +21,7 @@ from tests.doubles.curation import album, curated, curated_album, install, photo
 
 @pytest.fixture
 def calls(monkeypatch) -> list[int]:
-    """Returns a list that grows by the number of faces of each full grouping.
+    """Returns a list. Each full grouping appends the number of its faces.
 
     The embeddings of the doubles have three dimensions, so their threshold cannot be calibrated. The fixture therefore
     gives evidence to each full grouping. No two people of the doubles have a cosine above .58.

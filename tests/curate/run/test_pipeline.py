@@ -52,7 +52,7 @@ def doubles(monkeypatch):
 
 @pytest.fixture
 def looked_at(monkeypatch):
-    """Returns a list that grows by one entry for each photo that the detector gets."""
+    """Returns a list. The detector appends the shape of each photo that it gets."""
     calls: list[tuple[int, ...]] = []
     plain = models("double")
 

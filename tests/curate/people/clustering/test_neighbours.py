@@ -15,7 +15,7 @@ def make_rows(n: int, d: int = 16) -> np.ndarray:
 
 @pytest.fixture
 def gpu(monkeypatch) -> list[int]:
-    """Gives faiss a GPU. Returns a list that grows by the number of rows of each index that is copied to the GPU."""
+    """Gives faiss a GPU. Returns a list. Each copy of an index to the GPU appends the number of its rows."""
     copied = list[int]()
 
     def copy(resources: object, number: int, index: faiss.Index) -> faiss.Index:
