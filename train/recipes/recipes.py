@@ -141,7 +141,7 @@ class Recipe:
 # and the length. The average of the weights and the landmarks of the mesh are ours. The timestep has no effect on the
 # base stylegan.
 #
-# Recipe refine-small is recipe refine for a laptop. The numbers that are not those of recipe refine are ours.
+# Recipe refine-small is recipe refine for a laptop. The numbers that differ from recipe refine are ours.
 #
 # Recipe refine-unet takes the idea of its losses from the ReFine paper. We wrote this recipe before the release of
 # ReFine. Recipe refine-unet has a one-step UNet instead of ReFine's generator, and up to four references instead of

@@ -54,8 +54,8 @@ COPIES = 0.95
 # Two faces are compared only if their cosine reaches a minimum. The minimum cosine is _MIN_SPREADS times the spread of
 # the cosines between strangers. If `same_person` is given, the minimum cosine is `same_person` minus
 # _BELOW_SAME_PERSON. Two faces that are not compared may still join one group through other faces. In a collection that
-# is too large for an exact search, the minimum cosine is _MIN_SPREADS_OF_MANY times the spread of the negative cosines
-# (ours), because most neighbours with a lower cosine are strangers. Among 300,000 synthetic faces, the higher minimum
+# is too large for an exact search, the minimum cosine is _MIN_SPREADS_OF_MANY times (ours) the spread of the negative
+# cosines, because most neighbours with a lower cosine are strangers. Among 300,000 synthetic faces, the higher minimum
 # changed the BCubed F by .0001, and reduced the time of merging to a fifth.
 _MIN_SPREADS, _BELOW_SAME_PERSON = 1.5, 0.15
 _MIN_SPREADS_OF_MANY = 4.4

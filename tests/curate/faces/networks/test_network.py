@@ -22,7 +22,8 @@ GPU = Device("cuda", "CPUExecutionProvider", "onnxruntime-gpu", photos=4, faces=
 def make_model(flat: bool = True, batch: int = 1) -> onnx.ModelProto:
     """Returns a network with one output. As in SCRFD's files, the declared batch is 1.
 
-    If `flat`, the axis of pictures is moved and joined as in SCRFD's files. Otherwise a layer contains the batch of 1.
+    If `flat`, the axis of pictures is moved and joined as in SCRFD's files. Otherwise a layer contains the batch size
+    1.
     """
     weights = np.random.default_rng(0).normal(size=(2, 3, 3, 3)).astype(np.float32)
     shape = np.array([-1, 2] if flat else [1, -1, 2], np.int64)
