@@ -113,8 +113,8 @@ def _is_elsewhere(photo: Photo, uri: str, known: KnownPhotos) -> bool:
 def _update_photo(before: Photo, after: Photo, file: File, known: KnownPhotos) -> Photo:
     """Returns the row of a known photo after one of its files was read.
 
-    The new row describes the pixels of the file in two cases. The decoder was updated, or the file has other pixels
-    than the recorded pixels, which no other file contains. Otherwise the row stays as it is.
+    The new row describes the pixels of the file in two cases. First, the decoder was updated. Second, the pixels have
+    changed, and no other file contains the recorded pixels. Otherwise the row stays as it is.
     """
     same_pixels = (before.samples, before.orientation) == (after.samples, after.orientation)
     is_updated_decoder = before.decoder != after.decoder
