@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from manifests.ledger.paths import LEDGER_NAME, MAX_SEED
+from manifests.ledger.paths import DATASET_FILES, LEDGER_NAME, MAX_SEED
 from manifests.runtime.files import find_blocking_file
 from manifests.runtime.flags import argument, flag
 from manifests.runtime.text import format_count, make_printable
@@ -47,19 +47,23 @@ def _is_dataset(folder: Path) -> bool:
     """Returns whether a folder is a dataset. Raises BadInput if the folder is the copy of a dataset in a store."""
     from manifests.errors import BadInput
 
-    has_ledger = (folder / LEDGER_NAME).is_file()
-    if has_ledger and isinstance(folder, StorePath):
+    if not isinstance(folder, StorePath):
+        return (folder / LEDGER_NAME).is_file()
+    if any((folder / name).is_file() for name in sorted(DATASET_FILES)):
         raise BadInput(f"{folder} is the copy of a dataset in a store. Name the local folder of the dataset.")
-    return has_ledger
+    return False
 
 
 def degrade(
-    source: Annotated[Path, argument("DATASET|FOLDER", parser=parse_path)],
+    source: Annotated[
+        Path, argument("DATASET|FOLDER", ", also of s3://, gs:// or hf:// (docs/object_stores.md)", parser=parse_path)
+    ],
     out: Annotated[
         Path | None,
         flag(
             "--out",
-            ": the folder of the new set, needed for FOLDER; the sets of a dataset are in DATASET/lq",
+            ": the folder of the new set, also s3:// or gs://, needed for FOLDER; the sets of a dataset are in "
+            "DATASET/lq",
             metavar="LQ",
             default="none",
             parser=parse_path,
@@ -186,17 +190,23 @@ def _degrade_folder(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    from degrade.frozen.folders import degrade_folder, find_images
+    from degrade.frozen.folders import degrade_folder
+    from degrade.frozen.search_folder import find_images
 
     if dry_run:
         plan = degrade_folder(folder, out, preset, seed, size, workers, dry_run=True, engine=engine)
-        _print(plan, as_json, f"Would make {format_count(plan.images, 'image')} in {plan.folder}.")
+        would = f"Would make {format_count(plan.images, 'image')} in {plan.folder}."
+        _print(plan, as_json, would + _describe_skipped(plan))
         return
     with _show_images("degrade", len(find_images(folder, leave_out=out)), as_json) as advance:
         summary = degrade_folder(folder, out, preset, seed, size, workers, advance, engine=engine, cluster=cluster)
-    skipped = "".join(f"\nskipped {make_printable(name)}: {reason}" for name, reason in summary.skipped)
     images = format_count(summary.images, "image")
-    _print(summary, as_json, f"{images} in {summary.folder} ({_describe_new(summary)}).{skipped}")
+    sentence = f"{images} in {summary.folder} ({_describe_new(summary)})."
+    _print(summary, as_json, sentence + _describe_skipped(summary))
+
+
+def _describe_skipped(summary: FolderSummary) -> str:
+    return "".join(f"\nskipped {make_printable(name)}: {reason}" for name, reason in summary.skipped)
 
 
 def _replay(folder: Path, theta_file: Path, out: Path, workers: int, dry_run: bool, as_json: bool) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from curate.photos.name_rules import NO_RULES, NOT_INCLUDED, NameRules
 from manifests.errors import BadInput
-from manifests.ledger.paths import LEDGER_NAME
+from manifests.ledger.paths import DATASET_FILES, DATASET_FOLDER, LEDGER_NAME
 from manifests.ledger.records import File
 from manifests.runtime.archives import is_archive
 from manifests.runtime.text import make_printable
@@ -19,10 +19,10 @@ from manifests.runtime.uris import uri_of
 from manifests.stores.address_lists import read_address_list
 from manifests.stores.addresses import WEB, hide_secrets
 from manifests.stores.requests import Facts, StoreError, check_readable
-from manifests.stores.store_path import STORE_MARKER, StorePath, parse_path
+from manifests.stores.store_path import StorePath, parse_path
 
 LEAVES_FOLDER = "symlink_leaves_folder"
-DATASET_FOLDER, UNSAFE_NAME = "dataset_folder", "unsafe_name"
+UNSAFE_NAME = "unsafe_name"
 _REQUESTS_AT_ONCE = 16  # Largest number of requests for the sizes of addresses at the same time (ours).
 _REASON_OF_ERROR = {errno.ELOOP: "symlink_loop", errno.ENOENT: "broken_symlink", errno.ENOTDIR: "broken_symlink"}
 
@@ -32,7 +32,7 @@ def check_photo_paths(paths: Sequence[Path]) -> None:
     for path in paths:
         if isinstance(path, StorePath):
             check_readable(str(path))
-            if path.scheme not in WEB and any((path / name).exists() for name in (LEDGER_NAME, STORE_MARKER)):
+            if path.scheme not in WEB and any((path / name).exists() for name in sorted(DATASET_FILES)):
                 raise BadInput(f"{path} contains the files of a dataset. Name the folder that contains the photos.")
             continue
         if not os.path.lexists(path):
@@ -95,7 +95,7 @@ def walk_files(
             except OSError:
                 yield make_unread_row(path, "failed", "unreadable_folder")
                 continue
-            if any(child.name == LEDGER_NAME for child in children):
+            if any(child.name in DATASET_FILES for child in children):
                 yield make_unread_row(path, "dropped", DATASET_FOLDER)
             else:
                 prefix = f"{place}/" if place else ""
@@ -115,7 +115,7 @@ def _walk_store(root: StorePath, rules: NameRules, folder_uris: set[str] | None)
     files, odd_names = root.list_all()
     for address in odd_names:
         yield File(hide_secrets(address), None, None, None, "failed", UNSAFE_NAME)
-    datasets = {file.parent for file in files if file.name in (LEDGER_NAME, STORE_MARKER)}
+    datasets = {file.parent for file in files if file.name in DATASET_FILES}
     reasons: dict[Path, str | None] = {}  # Folder -> the reason why it is left out. Has every folder that was seen.
     for file in files:
         parts = file.relative_to(root).parts

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from degrade.frozen.jobs import Advance, Job, check_engine, open_untrusted_job_pool, run_jobs
+from degrade.frozen.search_folder import search_folder
 from degrade.frozen.set_files import (
     CARD,
     THETAS,
@@ -34,9 +34,9 @@ from degrade.frozen.set_files import (
 from degrade.presets import find_preset
 from degrade.sampling import check_seed, sample_theta
 from degrade.theta import Theta
-from manifests.errors import BadInput
+from manifests.errors import BadInput, StoreFailed
 from manifests.ledger.paths import LEDGER_NAME, PARTS
-from manifests.pictures.images import FORMATS, is_picture
+from manifests.pictures.images import FORMATS
 from manifests.runtime.files import (
     LOCK,
     find_blocking_file,
@@ -45,7 +45,7 @@ from manifests.runtime.files import (
     sha256_file,
     write_atomically,
 )
-from manifests.runtime.text import format_count
+from manifests.runtime.text import format_count, make_printable
 from manifests.runtime.uris import fold_name
 from manifests.runtime.workers import check_workers
 from manifests.stores.requests import check_writable
@@ -54,10 +54,6 @@ from manifests.stores.store_path import StorePath, parse_path
 # The limits of --size are in pixels (ours). An image below the lower limit is too small to show a face. Few images are
 # larger than the upper limit.
 MIN_SIZE, MAX_SIZE = 16, 8192
-# A file with an ending in SUFFIXES counts as an image even if the file is damaged. The card then lists the file as
-# skipped.
-_ENDINGS = ".jpg .jpeg .png .webp .bmp .tif .tiff .gif .avif .jp2 .heic .heif .jxl"
-SUFFIXES = set(_ENDINGS.split())
 _UNSAFE_NAME = "has a name with //, or with . or .. between slashes, so it is not read"
 # The errors of a disk for a name that is too long, or that has characters which the disk does not allow.
 _NAME_ERRORS = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)
@@ -74,76 +70,9 @@ class FolderSummary:
     images: int
     images_written: int  # The number of images that this call wrote, repaired images included.
     images_repaired: int  # The number of written images that replaced a changed file.
-    skipped: tuple[tuple[str, str], ...]  # The plain path of each skipped source, and the reason.
-
-
-def find_images(folder: Path, leave_out: Path | None = None) -> list[Path]:
-    """Returns the paths of all image files below `folder`. The paths are relative to `folder`, in order of their bytes.
-
-    A file is an image if its first bytes are those of an image format, or if its name ends with one of SUFFIXES. Files
-    whose names begin with a dot are left out. Finished sets (folders with card.json and theta.jsonl) and the folder
-    `leave_out` are also left out. Links to folders are not followed.
-    """
-    if isinstance(folder, StorePath):
-        return _find_stored_images(folder, leave_out)
-    images = []
-    for root, folders, files in os.walk(folder):
-        here = Path(root)
-        if here != folder and CARD in files and THETAS in files:
-            folders.clear()
-            continue
-        folders[:] = [name for name in folders if leave_out is None or (here / name).resolve() != leave_out.resolve()]
-        images += [(here / name).relative_to(folder) for name in files if is_image(here / name)]
-    return sorted(images, key=os.fsencode)
-
-
-def _find_stored_images(folder: StorePath, leave_out: Path | None) -> list[Path]:
-    """Returns the paths of all image files of a folder in a store, like `find_images`."""
-    files, _ = _list_stored_files(folder, leave_out)
-    return sorted((Path(*file.relative_to(folder).parts) for file in files if is_image(file)), key=os.fsencode)
-
-
-def find_unsafe_names(folder: Path, leave_out: Path | None = None) -> list[str]:
-    """Returns the sorted names of the files of a folder in a store that Likeness cannot read because of their names.
-
-    Such a name has `//`, or has `.` or `..` between slashes. The names are relative to `folder`. Files that
-    `find_images` would leave out have no name here. Returns [] for a local folder, which has no such names.
-    """
-    if not isinstance(folder, StorePath):
-        return []
-    _, addresses = _list_stored_files(folder, leave_out)
-    names = [address.removeprefix(f"{folder}/") for address in addresses]
-    return [name for name in names if not name.rpartition("/")[2].startswith(".")]
-
-
-def _list_stored_files(folder: StorePath, leave_out: Path | None) -> tuple[list[StorePath], list[str]]:
-    """Returns the files of a folder in a store, and the addresses of files with unsafe names.
-
-    Finished sets and the folder `leave_out` are left out.
-    """
-    files, unsafe = folder.list_all()
-    sets = {file.parent for file in files if file.name == CARD} & {file.parent for file in files if file.name == THETAS}
-    left_out: set[Path] = (sets - {folder}) | ({leave_out} if isinstance(leave_out, StorePath) else set())
-    begins = tuple(f"{place}/" for place in left_out)
-    return (
-        [file for file in files if not left_out & {*file.parents}],
-        [address for address in unsafe if not address.startswith(begins)],
-    )
-
-
-def is_image(path: Path) -> bool:
-    """Returns whether a file is an image by its ending or by its first bytes.
-
-    A file whose name begins with a dot is not an image.
-    """
-    if path.name.startswith("."):
-        return False
-    if path.suffix.lower() in SUFFIXES:
-        return True
-    try:
-        return path.is_file() and is_picture(path)  # a pipe is not read, because reading would wait for a writer
-    except OSError:
-        return False
+    # The plain path of each skipped source, and of each folder that was left out, and the reason. Only the skipped
+    # sources are in the card of the set, because the folders do not change the set.
+    skipped: tuple[tuple[str, str], ...]
 
 
 def choose_output_names(sources: list[Path]) -> list[Path]:
@@ -186,11 +115,13 @@ def degrade_folder(
     θ depends on (seed, preset, path below `folder`). Without `size`, an image keeps its size. If the longer side of an
     image is larger than `size`, the image is first area-resized to `size`. An image that cannot be decoded, or is too
     small for its θ, is skipped, and the card lists this image. The card also lists files of a store whose names
-    Likeness cannot read, and images whose names the disk of `out` cannot hold. A missing or changed image of a finished
+    Likeness cannot read, and images whose names the disk of `out` cannot hold. Datasets and frozen sets inside `folder`
+    are left out. A missing or changed image of a finished
     set is made again with the recorded bytes. `progress` is called with the number of images finished since the last
     call. `engine` is `exact`, or `basicsr` for BasicSR's code. `cluster` is the address of a Ray cluster that degrades
     the images, or `local` to start Ray on this machine.
 
+    Raises StoreFailed if a store failed to send an image. The set is then unfinished, and a repeated call finishes it.
     Raises BadInput if no image of the folder can be degraded, or if `out` contains anything except this set. When
     BadInput is raised, nothing is written.
     """
@@ -203,16 +134,20 @@ def degrade_folder(
         raise BadInput(f"--size is {size}; it must be from {MIN_SIZE} to {MAX_SIZE} pixels.")
     if not folder.is_dir():
         raise BadInput(f"{folder} is not a folder: name a folder of images, or a dataset.")
-    sources, unsafe_names = find_images(folder, leave_out=out), find_unsafe_names(folder, leave_out=out)
+    contents = search_folder(folder, leave_out=out)
+    sources, unsafe_names, left_out = contents.images, contents.unsafe_names, contents.left_out
     if not sources:
-        count = len(unsafe_names)
-        others = f", and {format_count(count, 'file')} with // or .. in the name" if count else ""
+        names, folders = len(unsafe_names), len(left_out)
+        others = f", and {format_count(names, 'file')} with // or .. in the name" if names else ""
+        others += (
+            f", and {format_count(folders, 'dataset or frozen set', 'datasets or frozen sets')}" if folders else ""
+        )
         raise BadInput(f"{folder} contains no image ({', '.join(FORMATS)}){others}: name another folder.")
     check_engine(engine)
     card = make_card(checked_preset, seed, size, folder.absolute(), engine)
     _count_finished(out, card, sources, unsafe_names)
     if dry_run:
-        return FolderSummary(str(out), checked_preset.name, seed, size, len(sources), 0, 0, skipped=())
+        return FolderSummary(str(out), checked_preset.name, seed, size, len(sources), 0, 0, tuple(left_out))
     with lock_folder(out):
         remove_temporary_files(out)
         # The check is repeated under the lock, because another process can have made the set in the meantime.
@@ -223,7 +158,7 @@ def degrade_folder(
             thetas = [sample_theta(checked_preset, seed, encode_name(source)) for source in sources]
             images, skipped = _make_set(folder, out, card, sources, unsafe_names, thetas, workers, progress, cluster)
             written, repaired = images, 0
-    return FolderSummary(str(out), checked_preset.name, seed, size, images, written, repaired, tuple(skipped))
+    return FolderSummary(str(out), checked_preset.name, seed, size, images, written, repaired, (*left_out, *skipped))
 
 
 def _make_set(
@@ -246,6 +181,7 @@ def _make_set(
     jobs = [Job(folder / source, size, theta, engine=engine) for source, theta in zip(sources, thetas, strict=True)]
     rows: list[Row] = []
     skipped: list[tuple[str, str]] = []
+    failures: list[str] = []  # one sentence for each image that the store did not send
     with open_untrusted_job_pool(workers, len(jobs), cluster, [job.source for job in jobs]) as map_in_order:
         write_atomically(out / CARD, encode_card(card, complete=False))
         if progress:
@@ -253,6 +189,7 @@ def _make_set(
         for source, name, job, result in zip(sources, names, jobs, map_in_order(run_jobs, jobs), strict=True):
             if problem := result.problem or _write_image(out / name, result.png):
                 skipped.append((plain_name(source), problem))
+                failures += [f"{make_printable(plain_name(source))} {problem}"] if result.store_failed else []
             else:
                 paths = describe_path("file", name) | describe_path("source", source)
                 origin = {"size": size, "engine": engine, "theta": job.theta, "source_sha256": result.source_sha256}
@@ -262,6 +199,12 @@ def _make_set(
     skipped += [(name, _UNSAFE_NAME) for name in unsafe_names]
     if not rows:
         _remove_empty_set(out)
+    if failures:
+        raise StoreFailed(
+            f"The store failed, so {len(failures)} of {format_count(len(sources), 'image')} of {folder} could not be "
+            f"read. For example, {failures[0]}. Check the store, then run the same command again to make the whole set."
+        )
+    if not rows:
         raise BadInput(
             f"None of the {len(skipped)} images of {folder} can be degraded. For example, {skipped[0][0]} "
             f"{skipped[0][1]}. Name another folder."

@@ -34,6 +34,7 @@ from manifests.runtime.workers import (
     guard_units,
     open_pool,
 )
+from manifests.stores.requests import DENIED, StoreError
 
 ENGINES = ("exact", "basicsr")
 # The number of jobs in one task of a cluster (ours). In addition to the time of its jobs, each task takes 6 ms
@@ -63,6 +64,7 @@ class Result:
     sha256: str = ""
     source_sha256: str = ""
     problem: str | None = None  # the predicate of a sentence about the source, for example "is empty"
+    store_failed: bool = False  # whether a store failed to send the source; not if the store denies the access
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,8 @@ def run_job(job: Job) -> Result:
             return Result(problem=f"has more than {MAX_PIXELS // 10**6} megapixels: use --size")
     except UndecodableImage as error:
         return Result(problem=str(error))
+    except StoreError as error:
+        return Result(problem=f"cannot be read ({error.strerror})", store_failed=error.reason != DENIED)
     except OSError as error:
         return Result(problem=f"cannot be read ({error.strerror})")
     except BadInput as error:

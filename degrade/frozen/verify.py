@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from degrade.frozen.dataset_sets import list_sets, lq_path
-from degrade.frozen.folders import find_images
 from degrade.frozen.jobs import (
     Advance,
     Comparison,
@@ -20,6 +19,7 @@ from degrade.frozen.jobs import (
     open_job_pool,
     open_untrusted_job_pool,
 )
+from degrade.frozen.search_folder import find_images
 from degrade.frozen.set_files import (
     CARD,
     SET_FILES,

@@ -6,8 +6,13 @@ from pathlib import Path
 
 from manifests.errors import LedgerMissing
 from manifests.runtime.files import find_blocking_file
+from manifests.stores.store_path import STORE_MARKER
 
 LEDGER_NAME = "manifest.duckdb"
+# A folder with one of these files is a dataset, or the copy of a dataset in a store. Commands that search a folder for
+# photos do not read the files of such a folder. The reason is DATASET_FOLDER.
+DATASET_FILES = {LEDGER_NAME, STORE_MARKER}
+DATASET_FOLDER = "dataset_folder"
 SPILL_NAME = f"{LEDGER_NAME}.tmp"  # DuckDB writes rows into this folder if they do not fit in memory.
 # The folders of a dataset in which every file has a row in the ledger.
 PARTS = ("faces", "embeddings", "lq", "versions")

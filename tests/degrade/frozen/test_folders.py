@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from degrade.frozen.folders import choose_output_names, degrade_folder, find_images
+from degrade.frozen.folders import choose_output_names, degrade_folder
+from degrade.frozen.search_folder import find_images
 from degrade.frozen.set_files import read_set_rows
 from degrade.frozen.verify import verify_folder
 from manifests.errors import BadInput

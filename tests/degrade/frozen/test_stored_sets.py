@@ -9,9 +9,9 @@ from degrade.frozen.folders import degrade_folder
 from degrade.frozen.replay import replay
 from degrade.frozen.set_files import CARD, THETAS, read_card
 from degrade.frozen.verify import verify_folder
-from manifests.errors import BadInput
+from manifests.errors import BadInput, StoreFailed
 from manifests.stores.store_path import parse_path
-from tests.doubles.stores import CUT, ERROR, KEY, hurry, serve_s3
+from tests.doubles.stores import CUT, DENY, ERROR, GONE, KEY, hurry, serve_s3
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +76,7 @@ def test_a_file_whose_name_cannot_be_used_is_skipped_with_its_reason(s3, tmp_pat
     clean = parse_path("s3://faces/names")
     local = degrade_folder(clean, tmp_path / "lq", "gfpgan")
     skipped = dict(local.skipped)
+    assert skipped.pop("old") == "is a frozen set (frozen_set)"  # only a line of the output names it
     assert skipped.keys() == {*unsafe, f"{long}.png"} and local.images == len(readable)
     assert skipped["a//double.png"].startswith("has a name with //")
     assert skipped[f"{long}.png"] == "has a name that the disk of the set cannot hold (File name too long)"
@@ -84,10 +85,48 @@ def test_a_file_whose_name_cannot_be_used_is_skipped_with_its_reason(s3, tmp_pat
     # a store can hold the long names
     s3.client.put_object(Bucket="faces", Key="names/lq//c.png", Body=image)
     stored = degrade_folder(clean, parse_path("s3://faces/names/lq"), "gfpgan")
-    assert {name for name, _ in stored.skipped} == set(unsafe)
+    assert {name for name, _ in stored.skipped} == {*unsafe, "old"}
     s3.client.put_object(Bucket="faces", Key="unsafe//x.png", Body=image)
     with pytest.raises(BadInput, match=r"contains no image .*, and 1 file with // or .. in the name"):
         degrade_folder(parse_path("s3://faces/unsafe"), tmp_path / "none", "gfpgan")
+
+
+def test_datasets_and_sets_inside_the_folder_are_left_out_in_a_store_as_on_a_disk(s3, tmp_path):
+    s3.disturb = lambda method, path: None
+    data = cv2.imencode(".png", np.full((32, 32, 3), 90, np.uint8))[1].tobytes()
+    names = ["a.png", "ds/manifest.duckdb", "ds/faces/b.png", "x/copy/likeness.json", "x/copy/faces/c.png"]
+    names += ["x/set/card.json", "x/set/theta.jsonl", "x/set/d.png", "x/set/old/likeness.json"]
+    for name in names:
+        path = tmp_path / "mixed" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        s3.client.put_object(Bucket="faces", Key=f"mixed/{name}", Body=data)
+    dataset, frozen = "is a dataset or a copy of a dataset (dataset_folder)", "is a frozen set (frozen_set)"
+    skipped = (("ds", dataset), ("x/copy", dataset), ("x/set", frozen))
+    for number, folder in enumerate((tmp_path / "mixed", parse_path("s3://faces/mixed"))):
+        made = degrade_folder(folder, tmp_path / f"lq{number}")
+        assert (made.images, made.skipped) == (1, skipped) and read_card(tmp_path / f"lq{number}")["skipped"] == []
+        # a new dataset inside the folder does not change the set
+        assert degrade_folder(folder, tmp_path / f"lq{number}").images_written == 0
+    (tmp_path / "mixed" / "a.png").unlink()
+    with pytest.raises(BadInput, match=r"contains no image .*, and 3 datasets or frozen sets: name another"):
+        degrade_folder(tmp_path / "mixed", tmp_path / "none")
+
+
+@pytest.mark.parametrize(("fault", "error"), [(GONE, StoreFailed), (DENY, BadInput)])
+def test_a_store_that_fails_is_named_and_leaves_no_finished_set(s3, tmp_path, fault, error):
+    data = cv2.imencode(".png", np.full((32, 32, 3), 90, np.uint8))[1].tobytes()
+    for name in ("a.png", "b.png"):
+        s3.client.put_object(Bucket="faces", Key=f"gone/{name}", Body=data)
+    s3.disturb = lambda method, path: fault if path.endswith(".png") else None
+    with pytest.raises(error, match=r"a\.png cannot be read \((there is no such file|the store denies)"):
+        degrade_folder(parse_path("s3://faces/gone"), tmp_path / "lq")
+    s3.disturb = lambda method, path: fault if path.endswith("b.png") else None
+    if fault == GONE:
+        with pytest.raises(StoreFailed, match="so 1 of 2 images of s3://faces/gone could not be read"):
+            degrade_folder(parse_path("s3://faces/gone"), tmp_path / "lq")
+    s3.disturb = lambda method, path: None
+    assert degrade_folder(parse_path("s3://faces/gone"), tmp_path / "lq").images == 2
 
 
 @pytest.mark.parametrize(

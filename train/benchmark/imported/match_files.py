@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from degrade.frozen.folders import is_image
+from degrade.frozen.search_folder import is_image
 from manifests.errors import BadInput
 from train.benchmark.imported.layouts import Layout
 from train.benchmark.imported.pair_lists import ListedCase
