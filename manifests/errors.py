@@ -5,6 +5,7 @@
     ├── ModelUnavailable          a model file is missing or cannot be used                             (exit code 1)
     ├── StoreFailed               an object store or a web server did not do what the command needs     (exit code 1)
     ├── FolderBusy                another process is writing into this folder                           (exit code 1)
+    ├── ClusterLost               the Ray cluster stopped during the work                               (exit code 130)
     └── LedgerError               the ledger cannot be used                                             (exit code 1)
         ├── LedgerMissing         there is no manifest.duckdb in this folder                            (exit code 2)
         ├── LedgerLocked          another process is using the ledger
@@ -40,6 +41,12 @@ class FolderBusy(LikenessError):
 
 class StoreFailed(LikenessError):
     """An object store or a web server did not do what the command needs."""
+
+
+class ClusterLost(LikenessError):
+    """The Ray cluster stopped during the work. The same command resumes the work."""
+
+    exit_code = 130  # as after Ctrl-C, because the work was interrupted
 
 
 class LedgerError(LikenessError):

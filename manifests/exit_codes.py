@@ -2,7 +2,8 @@
 
 The exit code is 0 if the command succeeded. The exit code is 1 if the command failed or if a check found a problem. The
 exit code is 2 if an input or an option cannot be used. The exit code is 130 if the user interrupted the command with
-Ctrl-C. Ctrl-C sends signal 2, and shells add 128 to the number of a signal.
+Ctrl-C, or if the Ray cluster of the command stopped. Ctrl-C sends signal 2, and shells add 128 to the number of a
+signal.
 
 The errors of `manifests.errors` and of `curate.faces.errors` have the attribute `exit_code`. The command ends with this
 code.

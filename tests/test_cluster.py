@@ -1,6 +1,7 @@
 """Tests that a Ray cluster gives the rows and files of the local engine, and that the local engine needs no Ray."""
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -18,16 +19,26 @@ from curate.detection.face_models import check_same_models
 from curate.faces.errors import FaceModelError
 from curate.run.pipeline import curate as run
 from degrade.frozen.dataset_sets import make_set
-from manifests.errors import BadInput, LikenessError, ModelUnavailable
+from manifests.errors import BadInput, ClusterLost, LikenessError, ModelUnavailable
+from manifests.exit_codes import INTERRUPTED
 from manifests.pictures.images import decode
 from manifests.runtime.cluster import cluster_pool
 from manifests.runtime.cluster.cluster_pool import open_cluster_pool
 from manifests.runtime.cluster.connection import connect_to_cluster
+from manifests.runtime.cluster.ray_process import MESSAGES, RayProcess
 from manifests.runtime.workers import open_pool
 from tests.doubles import curation as doubles
 from tests.doubles.cluster import start_double, two_nodes
 from tests.doubles.cluster_restorer import LOADED, check_with_doubles, install, restore_into
-from tests.doubles.cluster_work import lack_models, refuse, work
+from tests.doubles.cluster_work import (
+    begin_failing_task,
+    begin_waiting_task,
+    end_as_ray_does,
+    lack_models,
+    raise_as_ray,
+    refuse,
+    work,
+)
 from tests.doubles.commands.misbehaviour import short
 from tests.doubles.curation import album, contents, curated, find_problems
 from tests.doubles.models.saved import save_restorer
@@ -65,39 +76,56 @@ def test_two_nodes_curate_as_the_local_engine_does(cluster, tmp_path, monkeypatc
     (photos / "broken.jpg").write_text("no photo")
     local, dataset = tmp_path / "local", tmp_path / "ray"
     curated(photos, local)
-    with connect_to_cluster(cluster.address):
-        _check_pool(monkeypatch)
     monkeypatch.chdir(tmp_path)
+    for name in ("likeness", "degrade", "curate", "manifests"):  # no node imports a file of the current folder
+        Path(name).mkdir()
+        Path(name, "__init__.py").write_text("raise SystemExit('a stranger was imported')\n")
+    with connect_to_cluster(cluster.address) as ray:
+        _check_pool(ray, monkeypatch)
     run([Path("photos")], Path("ray"), CurateConfig(), 1, cluster=cluster.address)
     assert contents(dataset) == contents(local) and doubles.files(dataset) == doubles.files(local)
     assert find_problems(dataset) == [] and list(dataset.rglob("*.tmp")) == []
 
 
-def _check_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+def _check_pool(ray: RayProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     """Checks what a pool does with a unit that kills its process, with an error, and with an unsuitable node."""
-    with open_cluster_pool(short) as map_batches:
+    with open_cluster_pool(ray, short) as map_batches:
         assert list(map_batches(work, [["a", "die", "b"], ["c"]])) == [["a", "crashed", "b"], ["c"]]
         with pytest.raises(BadInput, match=r"not \['e'\]"):
             list(map_batches(refuse, [["e"]]))
-    with pytest.raises(BadInput, match="Start the nodes with GPUs"), open_cluster_pool(on_gpu=True):
+    with pytest.raises(BadInput, match="Start the nodes with GPUs"), open_cluster_pool(ray, on_gpu=True):
         pass
-    with pytest.raises(ModelUnavailable, match=r"On the node .*: The folder"), open_cluster_pool(check=lack_models):
+    with (
+        pytest.raises(ModelUnavailable, match=r"On the node .*: The folder"),
+        open_cluster_pool(ray, check=lack_models),
+    ):
         pass
     missing = Path("missing.jpg").absolute()
-    with pytest.raises(BadInput, match=f"On the node .*: {missing} is missing"), open_cluster_pool(files=[[missing]]):
+    with (
+        pytest.raises(BadInput, match=f"On the node .*: {missing} is missing"),
+        open_cluster_pool(ray, files=[[missing]]),
+    ):
         pass
-    import ray
-
     with pytest.raises(LikenessError, match=r"cannot run Likeness \(ZeroDivisionError: "):
-        cluster_pool._take(ray.remote(lambda: 1 / 0).remote(), {})
+        cluster_pool._take(ray, ray.call(begin_failing_task), {})
     with monkeypatch.context() as patch, pytest.raises(LikenessError, match="offers a GPU to Ray"):
         patch.setattr(cluster_pool, "SECONDS_WITHOUT_RESULT", 0.1)
-        cluster_pool._take(ray.remote(num_gpus=1)(lambda: 1).remote(), {}, ("CPU", "GPU"))
+        cluster_pool._take(ray, ray.call(begin_waiting_task), {}, ("CPU", "GPU"))
+    with pytest.raises(LikenessError, match=r"Ray cannot do the work \(ValueError: "):
+        ray.call(raise_as_ray)
     with monkeypatch.context() as patch:
         versions = {**cluster_pool.find_versions(), "Likeness": "9.9"}
         patch.setattr(cluster_pool, "find_versions", lambda: versions)
-        with pytest.raises(BadInput, match=r"has Likeness .* runs with Likeness 9.9"), open_cluster_pool():
+        with pytest.raises(BadInput, match=r"has Likeness .* runs with Likeness 9.9"), open_cluster_pool(ray):
             pass
+
+
+def test_a_cluster_that_stops_gives_one_sentence(cluster, monkeypatch):
+    with pytest.raises(ClusterLost, match="resumes the work") as raised, connect_to_cluster(cluster.address) as ray:
+        folder = ray.folder
+        ray.call(end_as_ray_does)
+    assert raised.value.exit_code == INTERRUPTED and "a line of Ray" in (folder / MESSAGES).read_text()
+    shutil.rmtree(folder)
 
 
 @pytest.mark.slow

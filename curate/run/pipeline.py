@@ -46,6 +46,7 @@ from manifests.ledger.store_copy import choose_store, copy_to_store, try_permiss
 from manifests.privacy.keys import KEY_NAME, ensure_key, read_key, read_key_file
 from manifests.runtime.cluster.cluster_pool import list_first_files, open_cluster_pool
 from manifests.runtime.cluster.connection import connect_to_cluster
+from manifests.runtime.cluster.ray_process import RayProcess
 from manifests.runtime.files import remove_temporary_files
 from manifests.runtime.progress import Progress
 from manifests.runtime.workers import BatchMap, open_pool
@@ -86,8 +87,7 @@ def curate(
         stack.callback(remove_copies)
         map_batches = map_with_models = stack.enter_context(open_pool(workers, start_worker))
         nodes = stack.enter_context(contextlib.ExitStack())
-        if cluster is not None:
-            nodes.enter_context(connect_to_cluster(cluster, workers))
+        ray = None if cluster is None else nodes.enter_context(connect_to_cluster(cluster, workers))
         if config.sidecar is not None and not config.allow_unmatched:
             check_refusals(dataset, config.sidecar, photos, rules, map_batches)
         ledger = stack.enter_context(Ledger.open(dataset, write=True))
@@ -97,9 +97,9 @@ def curate(
         check_policy(ledger.read_rows(Split), config.split)
         # an error here does not mark the dataset as unfinished
         models = choose_face_models(ledger, config.faces, device)
-        if cluster is not None:
+        if ray is not None:
             map_batches, map_with_models = _open_cluster_pools(
-                nodes, models, [*list_first_files(photos), [dataset / KEY_NAME]]
+                nodes, ray, models, [*list_first_files(photos), [dataset / KEY_NAME]]
             )
         ledger.record("curate", "all", {}, detail={"finished": False})
         _remove_leftovers(ledger.dataset)
@@ -140,7 +140,7 @@ def curate(
 
 
 def _open_cluster_pools(
-    nodes: contextlib.ExitStack, models: FaceModels, files: Sequence[Sequence[Path]]
+    nodes: contextlib.ExitStack, ray: RayProcess, models: FaceModels, files: Sequence[Sequence[Path]]
 ) -> tuple[BatchMap, BatchMap]:
     """Returns the map for batches that need no models, and the map for batches that need the models.
 
@@ -155,10 +155,10 @@ def _open_cluster_pools(
         sha256s=tuple(file.sha256 for file in models.files),
     )
     on_gpu = models.device_to_load in RAY_GPUS
-    with_models = nodes.enter_context(open_cluster_pool(start_worker, check, on_gpu, files))
+    with_models = nodes.enter_context(open_cluster_pool(ray, start_worker, check, on_gpu, files))
     if not on_gpu:
         return with_models, with_models
-    return nodes.enter_context(open_cluster_pool(start_worker, files=files)), with_models
+    return nodes.enter_context(open_cluster_pool(ray, start_worker, files=files)), with_models
 
 
 def _remove_leftovers(dataset: Path) -> None:

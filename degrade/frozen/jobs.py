@@ -205,7 +205,7 @@ def open_untrusted_job_pool(
 @contextmanager
 def _open_cluster(cluster: str, workers: int | None, sources: Sequence[Path]) -> Iterator[BatchMap]:
     files = [sources[:FILES_OF_PLACE]]
-    with connect_to_cluster(cluster, workers), open_cluster_pool(_start_worker, files=files) as run:
+    with connect_to_cluster(cluster, workers) as ray, open_cluster_pool(ray, _start_worker, files=files) as run:
         yield run
 
 

@@ -19,6 +19,7 @@ from curate.faces.interface import FaceModels
 from manifests.errors import BadInput
 from manifests.pictures.untrusted_images import ReadOriginal, open_readers
 from manifests.runtime.cluster.cluster_pool import count_cores_of_batch, list_first_files, open_cluster_pool
+from manifests.runtime.cluster.ray_process import RayProcess
 from manifests.runtime.files import LOCK, sha256_file
 from manifests.runtime.workers import BatchMap
 from train.models.checkpoint_files import CONFIG, WEIGHTS, find_newest_checkpoint
@@ -140,9 +141,14 @@ def name_restorer(
 
 @contextmanager
 def open_restoring_pool(
-    restorer: NodeRestorer, model: FaceRestorer, models: FaceModels, inputs: Sequence[Path], out: Path
+    ray: RayProcess,
+    restorer: NodeRestorer,
+    model: FaceRestorer,
+    models: FaceModels,
+    inputs: Sequence[Path],
+    out: Path,
 ) -> Iterator[tuple[BatchMap, int]]:
-    """Yields a map over the connected cluster, and the cores of each of its worker processes.
+    """Yields a map over the cluster of `ray`, and the cores of each of its worker processes.
 
     With a GPU, each process has a GPU of its own. On CPUs, a process of a restorer on base `tiny` has one core, and a
     process of any other restorer has all cores of a node, because such a restorer needs much memory. `out` must be
@@ -152,8 +158,8 @@ def open_restoring_pool(
     alone = on_gpu or model.config.base != TINY
     check = partial(check_restorer, restorer=restorer, hashes=hash_restorer(restorer, models))
     files = [*list_first_files(inputs), [out / LOCK]]
-    with open_cluster_pool(check=check, on_gpu=on_gpu, files=files, alone=alone, nested=True) as run:
-        yield run, count_cores_of_batch(on_gpu) if alone else 1
+    with open_cluster_pool(ray, check=check, on_gpu=on_gpu, files=files, alone=alone, nested=True) as run:
+        yield run, count_cores_of_batch(ray, on_gpu) if alone else 1
 
 
 def restore_on_cluster(

@@ -108,8 +108,7 @@ def restore(
     if batch is not None and not 1 <= batch <= MOST_FACES:
         raise BadInput(f"--batch {batch} is out of range: give 1 to {MOST_FACES}.")
     with ExitStack() as stack:
-        if cluster is not None:
-            stack.enter_context(connect_to_cluster(cluster))
+        ray = None if cluster is None else stack.enter_context(connect_to_cluster(cluster))
         model = open_restorer(checkpoint, base_model, steps, seed, precision, say)
         models = load_restorer_faces(model.facts, faces)
         outputs, unreadable_folders = plan_outputs(inputs, out)
@@ -169,13 +168,13 @@ def restore(
         _remove_leftovers(folders)
         earlier = select_earlier_entries(out, outputs, settings)
         restore_all: Callable[[], Generator[None]]
-        if cluster is None:
+        if ray is None:
             setup = make_setup(model=model, models=models, read=read_original)
             photos = [partial(restore_or_explain, output, setup, kept_out) for output in outputs]
             restore_all = partial(restore_in_batches, photos, batches, finished)
         else:
             restorer = name_restorer(checkpoint, base_model, steps, seed, model, models, limited)
-            pool = open_restoring_pool(restorer, model, models, inputs, out)
+            pool = open_restoring_pool(ray, restorer, model, models, inputs, out)
             map_batches, cores = stack.enter_context(pool)
             work = NodeWork(restorer, make_setup, kept_out, batches.size, cores, on_face is not None)
             restore_all = partial(restore_on_cluster, map_batches, outputs, work, batches, finished)

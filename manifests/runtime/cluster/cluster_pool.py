@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,13 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from manifests.errors import BadInput, LikenessError, ModelUnavailable
+from manifests.runtime.cluster import ray_calls
 from manifests.runtime.cluster.node_versions import describe_difference, find_versions
 from manifests.runtime.cluster.node_work import Preparation
+from manifests.runtime.cluster.ray_process import RayProcess
 from manifests.runtime.workers import BatchMap
 from manifests.stores.store_path import StorePath
 
 AHEAD = 4  # The largest number of batches that wait or run for each core. The local engine has the same number.
-RETRIES = 10  # The work fails if more nodes or processes than this number (ours) die while they work on one batch.
 # Each node looks for at most FILES_OF_PLACE files (ours) of each of the first MOST_PLACES paths (ours) that the user
 # named.
 MOST_PLACES, FILES_OF_PLACE = 16, 3
@@ -32,6 +34,7 @@ SECONDS_WITHOUT_RESULT = 60.0  # After this time (ours) without a result, the dr
 
 @contextmanager
 def open_cluster_pool(
+    ray: RayProcess,
     start: Callable[[], None] | None = None,
     check: Callable[[None], None] | None = None,
     on_gpu: bool = False,
@@ -39,7 +42,7 @@ def open_cluster_pool(
     alone: bool = False,
     nested: bool = False,
 ) -> Iterator[BatchMap]:
-    """Yields a function like `map` that runs batches on the connected cluster, and yields the results in order.
+    """Yields a function like `map` that runs batches on the cluster of `ray`, and yields the results in order.
 
     Each worker process first calls `start`, and then `check` with None. Relative paths begin in the current folder of
     the driver, also on the nodes. Each node must see at least one file of each item of `files`. If `nested` is true,
@@ -50,42 +53,38 @@ def open_cluster_pool(
     Before the first batch, one process of each node is tested. Raises BadInput if a node has another version of
     Likeness, Python or a library. Raises BadInput if a node does not see `files`, or if `on_gpu` is true and no node
     has a GPU. Raises ModelUnavailable if `check` raises an error on a node. Raises LikenessError if no node is left.
+    Raises ClusterLost if the head node stops.
     """
-    import ray
-
-    resources = ray.cluster_resources()
-    cores, gpus = int(resources.get("CPU", 0)), resources.get("GPU", 0.0)
+    nodes = ray.call(ray_calls.list_resources)
+    cores, gpus = (sum(node.get(name, 0.0) for node in nodes) for name in ("CPU", "GPU"))
     if on_gpu and not gpus:
         raise BadInput("No node of the cluster offers a GPU to Ray. Start the nodes with GPUs, or give --device cpu.")
     share = 0.0 if not on_gpu else 1.0 if alone else min(1.0, gpus / max(1, cores))
-    cores_of_batch = count_cores_of_batch(on_gpu) if alone else 1
-    # By default, Ray would end a process with a GPU after each task, and the next process would load the models again.
-    task = ray.remote(num_cpus=cores_of_batch, num_gpus=share, max_retries=RETRIES, max_calls=0)(_make_task())
+    cores_of_batch = count_cores_of_batch(ray, on_gpu) if alone else 1
     places = [[path.absolute() for path in place if not isinstance(path, StorePath)] for place in files]
     prepared = Preparation(start and pickle.dumps(start), check and pickle.dumps(check), places, nested, Path.cwd())
-    preparation = pickle.dumps(prepared)
     versions = find_versions()
     needed = ("CPU", "GPU") if on_gpu else ("CPU",)
-    _test_nodes(task, versions, preparation, needed)
+    task = ray.call(ray_calls.hold_task, cores_of_batch, share, versions, pickle.dumps(prepared))
+    for test in ray.call(ray_calls.submit_tests, task, needed):
+        _take(ray, test, versions, needed)
 
     def run(function: Callable[[Any], Any], batches: Iterable[Any]) -> Iterator[Any]:
-        pickled, waiting = ray.put(pickle.dumps(function)), deque[Any]()
+        held, waiting = ray.call(ray_calls.hold_function, pickle.dumps(function)), deque[int]()
         for batch in batches:
-            waiting.append(task.remote(versions, preparation, pickled, pickle.dumps(batch)))
+            waiting.append(ray.call(ray_calls.submit, task, held, pickle.dumps(batch)))
             if len(waiting) > AHEAD * max(1, cores):
-                yield _take(waiting.popleft(), versions, needed)
+                yield _take(ray, waiting.popleft(), versions, needed)
         while waiting:
-            yield _take(waiting.popleft(), versions, needed)
+            yield _take(ray, waiting.popleft(), versions, needed)
 
     yield run
 
 
-def count_cores_of_batch(on_gpu: bool) -> int:
+def count_cores_of_batch(ray: RayProcess, on_gpu: bool) -> int:
     """Returns the number of cores for a batch that gets a whole GPU (`on_gpu`) or a whole node. The result is the
     smallest number of cores per GPU, or per node, so every node has enough cores."""
-    import ray
-
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+    nodes = [node for node in ray.call(ray_calls.list_resources) if node.get("CPU")]
     counts = [node["CPU"] // node["GPU"] if on_gpu else node["CPU"] for node in nodes if not on_gpu or node.get("GPU")]
     return max(1, int(min(counts, default=1)))
 
@@ -107,78 +106,24 @@ def list_first_files(paths: Iterable[Path]) -> list[list[Path]]:
     return places
 
 
-def _make_task() -> Callable[..., tuple[str, str, Any]]:
-    """Returns the function of a task.
-
-    The function is an inner function, because Ray sends the code of inner functions to the nodes. The function can
-    therefore compare versions even on a node that has another version of Likeness, or no Likeness.
-    """
-    from manifests.runtime.cluster.node_versions import make_finder
-
-    find = make_finder()
-
-    def run_task(
-        versions: dict[str, str], preparation: bytes, function: bytes | None, batch: bytes
-    ) -> tuple[str, str, Any]:
-        import socket
-
-        node, found = socket.gethostname(), find()
-        if found != versions:
-            return node, "versions", found
-        from manifests.runtime.cluster.node_work import run_batch
-
-        return node, *run_batch(preparation, function, batch)
-
-    return run_task
-
-
-def _test_nodes(task: Any, versions: dict[str, str], preparation: bytes, needed: Sequence[str]) -> None:
-    """Runs the preparation in one process of each node that can get batches, on all nodes at the same time."""
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    nodes = [
-        node["NodeID"] for node in ray.nodes() if node["Alive"] and all(node["Resources"].get(name) for name in needed)
-    ]
-    tests = [
-        task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=True)).remote(
-            versions, preparation, None, b""
-        )
-        for node in nodes
-    ]
-    for test in tests:
-        _take(test, versions, needed)
-
-
-def _take(reference: Any, versions: dict[str, str], needed: Sequence[str] = ("CPU",)) -> Any:
+def _take(ray: RayProcess, number: int, versions: dict[str, str], needed: Sequence[str] = ("CPU",)) -> Any:
     """Waits for the result of a task, and returns the result. An error of the task is raised with one sentence.
 
     `needed` are the resources of Ray without which the task cannot run.
     """
-    import ray
-
-    while True:
-        try:
-            node, kind, value = ray.get(reference, timeout=SECONDS_WITHOUT_RESULT)
-            break
-        except ray.exceptions.GetTimeoutError:
-            offered = ray.cluster_resources()
-            if missing := [name for name in needed if not offered.get(name)]:
-                raise LikenessError(
-                    f"No node of the cluster offers a {missing[0]} to Ray. Start a node with `ray start`, and run the "
-                    "same command again. Finished work is kept."
-                ) from None
-        except ray.exceptions.RayTaskError as error:
-            reason = " ".join(str(error.cause).split()).rstrip(".")
+    began = time.monotonic()
+    while (result := ray.call(ray_calls.take, number)) is None:
+        if time.monotonic() - began < SECONDS_WITHOUT_RESULT:
+            continue
+        nodes, began = ray.call(ray_calls.list_resources), time.monotonic()
+        if missing := [name for name in needed if not any(node.get(name) for node in nodes)]:
             raise LikenessError(
-                f"A node of the cluster cannot run Likeness ({type(error.cause).__name__}: {reason}). Install the same "
-                "packages on all nodes, and run the same command again. Finished work is kept."
-            ) from None
-        except ray.exceptions.RayError as error:
-            raise LikenessError(
-                f"The cluster lost a part of the work {RETRIES + 1} times ({type(error).__name__}). Look at the memory "
-                "of the nodes, and run the same command again. Finished work is kept."
-            ) from None
+                f"No node of the cluster offers a {missing[0]} to Ray. Start a node with `ray start`, and run the same "
+                "command again. Finished work is kept."
+            )
+    node, kind, value = result
+    if kind == "done":
+        return pickle.loads(value)
     if kind == "versions":
         raise BadInput(describe_difference(node, value, versions))
     if kind == "unseen":
@@ -187,4 +132,15 @@ def _take(reference: Any, versions: dict[str, str], needed: Sequence[str] = ("CP
         raise ModelUnavailable(f"On the node {node}: {value}")
     if kind == "raised":
         raise value
-    return pickle.loads(value)
+    if kind == "failed":
+        raise LikenessError(
+            f"A node of the cluster cannot run Likeness ({value}). Install the same packages on all nodes, and run the "
+            "same command again. Finished work is kept."
+        )
+    if kind == "stopped":
+        raise ray.describe_loss()
+    ray.check_head()
+    raise LikenessError(
+        f"The cluster lost a part of the work {ray_calls.RETRIES + 1} times ({value}). Look at the memory of the "
+        "nodes, and run the same command again. Finished work is kept."
+    )

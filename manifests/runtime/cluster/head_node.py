@@ -56,6 +56,23 @@ def check_head_node(address: str) -> None:
     If another server is at the address, Ray itself would ask for 20 s, and print a warning each second.
     """
     advice = "Check the address, and start the head node with: ray start --head."
+    answer = _ask_in_time(address)
+    if isinstance(answer, Exception):
+        reason = "no answer" if isinstance(answer, TimeoutError) else getattr(answer, "strerror", None) or str(answer)
+        raise BadInput(f"No Ray cluster answers at {address} ({reason}). {advice}") from None
+    if not answer.startswith(_STATUS_200) or _NO_SUCH_QUESTION in answer:
+        raise BadInput(f"The server at {address} is not the head node of a Ray cluster. {advice}")
+    if _NO_TOKEN in answer and os.environ.get("RAY_AUTH_MODE") != "token":
+        raise BadInput(describe_token(address))
+
+
+def is_head_node_there(address: str) -> bool:
+    """Returns whether a server answers at the address of a head node within ANSWER_SECONDS."""
+    return not isinstance(_ask_in_time(address), Exception)
+
+
+def _ask_in_time(address: str) -> bytes | Exception:
+    """Returns what `_ask_head_node` returns, or its error."""
     answers: list[bytes | Exception] = []
 
     def ask() -> None:
@@ -68,14 +85,7 @@ def check_head_node(address: str) -> None:
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(ANSWER_SECONDS)
-    answer = answers[0] if answers else TimeoutError()
-    if isinstance(answer, Exception):
-        reason = "no answer" if isinstance(answer, TimeoutError) else getattr(answer, "strerror", None) or str(answer)
-        raise BadInput(f"No Ray cluster answers at {address} ({reason}). {advice}") from None
-    if not answer.startswith(_STATUS_200) or _NO_SUCH_QUESTION in answer:
-        raise BadInput(f"The server at {address} is not the head node of a Ray cluster. {advice}")
-    if _NO_TOKEN in answer and os.environ.get("RAY_AUTH_MODE") != "token":
-        raise BadInput(describe_token(address))
+    return answers[0] if answers else TimeoutError()
 
 
 def _ask_head_node(address: str) -> bytes:

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from manifests.errors import BadInput
-from manifests.runtime.cluster import connection, head_node
+from manifests.runtime.cluster import connection, head_node, ray_calls
 from manifests.runtime.cluster.connection import choose_cluster, connect_to_cluster
 from manifests.runtime.cluster.node_versions import SOURCES, describe_difference, find_versions
 
@@ -102,5 +102,5 @@ def test_another_version_is_named_on_both_sides() -> None:
     other = {**here, SOURCES: "0" * 12}
     assert "0" * 12 in describe_difference("node-7", other, here)
     text = "The cluster:\n    Ray: 2.9.0\n    Python: 3.9.1\nThis process:\n    Ray: 2.60.0\n    Python: 3.11.2"
-    sentence = connection._describe_failure("h:1", text)
+    sentence = ray_calls.describe_failure("h:1", text)
     assert "Ray 2.9.0 on Python 3.9.1" in sentence and "Ray 2.60.0 on Python 3.11.2" in sentence
