@@ -120,6 +120,7 @@ def _check_pool(ray: RayProcess, monkeypatch: pytest.MonkeyPatch) -> None:
             pass
 
 
+@pytest.mark.slow
 def test_a_cluster_that_stops_gives_one_sentence(cluster, monkeypatch):
     with pytest.raises(ClusterLost, match="resumes the work") as raised, connect_to_cluster(cluster.address) as ray:
         folder = ray.folder
