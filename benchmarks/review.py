@@ -34,7 +34,7 @@ from manifests.runtime.files import sha256_bytes
 
 # the number of dimensions of an embedding (ours); with more dimensions, random people are never similar
 DIMENSIONS = 64
-NOISE = 0.8  # The length of the noise that is added to the mean of a person, which has the length 1 (ours).
+NOISE = 0.8  # The length (ours) of the noise that is added to the mean of a person. The mean has the length 1.
 GOAL = 100.0  # The goal in milliseconds (ours): an answer within .1 s feels immediate.
 
 

@@ -94,7 +94,7 @@ def decide(
 
 
 def apply_decisions_of(dataset: Path, dry_run: bool = False, progress: Progress = lambda *_: None) -> Outcome:
-    """Updates identities, splits and pairs by all decisions that are recorded and not yet applied.
+    """Applies all recorded decisions that are not yet applied, and updates identities, splits and pairs.
 
     If an earlier call was killed, this call does the work that is left. If `dry_run` is true, nothing is written.
 

@@ -174,9 +174,9 @@ def _list_joining(error: Contradiction, in_force: Sequence[Decision]) -> list[_R
     """Returns what newer merges, moves and locks take back, so that faces can be one person.
 
     An older decision that separates two sides keeps as much of its effect as possible. If the new person contains all
-    faces of one side, its faces of the other side lose the effect. Otherwise, the older decision only stops separating
-    the faces of the new person from each other. The last rule also applies if a decision of `in_force` has already
-    taken such a separation of the older decision back.
+    faces of one side, the older decision has no effect any more on those faces of the other side that are in the new
+    person. Otherwise, the older decision only stops separating the faces of the new person from each other. The last
+    rule also applies if a decision of `in_force` has already taken such a separation of the older decision back.
     """
     in_part = {taken.number for one in in_force for taken in one.takes_back if taken.others}
     releases = []

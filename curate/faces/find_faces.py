@@ -17,9 +17,9 @@ MIN_EYES = 16.0
 # A face counts as large enough if the side of its box is at least BOX_IN_EYES (ours) times the smallest allowed
 # distance between the eyes. The box of a frontal face is 2.2 times as wide as the distance between its eyes.
 BOX_IN_EYES = 2.0
-# If one face of a photo is surely upright, the other faces of the photo need no second look if their score is
-# SURE_BESIDE_SURE (ours) or more. Of the faces that the detector finds in turned photos, 75% have a score below .69.
-# Most of the remaining 25% have a roll near 90, and a face with a roll near 90 always gets a second look.
+# If one face of a photo is surely upright, another face of the photo with a score of SURE_BESIDE_SURE (ours) or more
+# needs no second look. Of the faces that the detector finds in turned photos, 75% have a score below .69. Most of the
+# remaining 25% have a roll near 90, and a face with a roll near 90 always gets a second look.
 SURE_BESIDE_SURE = 0.7
 # Two detections are one face if the larger box covers at least the share _SAME_PLACE (ours) of the smaller box.
 _SAME_PLACE = 0.4

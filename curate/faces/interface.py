@@ -113,7 +113,7 @@ class FaceModels:
     notices: tuple[str, ...] = field(default=())  # Sentences for the user about the choice of the models.
     networks: tuple[Network, ...] = ()  # The detector and the recognizer; empty if onnxruntime does not run them.
     # Other processes load the models with this value of --device. The value is `cpu` if the detector did not start on
-    # the chosen device. Otherwise, the value is the chosen device, even if the recognizer did not start.
+    # the chosen device. Otherwise, the value is the chosen device, even if the recognizer did not start on this device.
     device_to_load: str = "cpu"
 
     @property

@@ -32,8 +32,8 @@ def split_into_batches(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
 def collect(results: Iterable[Any]) -> Iterator[list[Any]]:
     """Yields `results` in lists, for one transaction each.
 
-    A list has at least one result, and is yielded at the first result after SECONDS_A_TRANSACTION. If `results` raises
-    an error, the results before the error are yielded, and then the error is raised.
+    No list is empty. A list ends with the first result that comes SECONDS_A_TRANSACTION or more after the list began.
+    If `results` raises an error, the results before the error are yielded, and then the error is raised.
     """
     waiting: list[Any] = []
     error: BaseException | None = None

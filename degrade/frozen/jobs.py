@@ -94,8 +94,8 @@ def check_engine(engine: str) -> None:
 def run_job(job: Job) -> Result:
     """Degrades one image and returns its PNG.
 
-    The result has a `problem`, and no exception is raised, if the source cannot be read or decoded, or if the source is
-    too small for the θ.
+    If the source cannot be read or decoded, or is too small for the θ, the result has a `problem`, and no exception is
+    raised.
     """
     try:
         data = job.source.read_bytes()

@@ -19,9 +19,9 @@ from manifests.ledger.records import Face, Photo
 # Copies belong to one group if the distances between their eyes differ by less than this factor (ours). In copies of
 # equal size, these distances differ by up to 5%.
 _SAME_SIZE = 1.08
-# For each octave (factor of 2) of its larger size, a larger copy must have this many octaves more detail to be the
-# better copy (ours). With .05, Likeness chose the original in 95% of 96 comparisons with a copy of half the size, and
-# in 95% of 96 comparisons with an enlarged copy.
+# To be the better copy, a larger copy must have more detail: at least this many octaves (ours) for each octave by which
+# the copy is larger. An octave is a factor of 2. With .05, Likeness chose the original in 95% of 96 comparisons with a
+# copy of half the size, and in 95% of 96 comparisons with an enlarged copy.
 _LEAST_GAIN = 0.05
 # The measure of detail also counts artefacts of strong compression. The detail of a JPEG of quality below 50 is
 # therefore reduced by this number of octaves (ours). At quality 30, the measure was too high by .2 octaves at the
@@ -137,8 +137,8 @@ def choose_original(copies: Sequence[Copy]) -> tuple[int, list[str]]:
     Each reason continues a sentence that begins with "this copy". The reason of the original is an empty text. If the
     answers to all questions are equal, the largest face is the original. Among several largest faces, the face with the
     smallest id is the original. If a copy has no measure of detail, the group of the largest copies is the best group.
-    A photo that shows one person twice can be the original only if all photos do so. The result does not depend on the
-    order of the copies.
+    A copy in a photo that shows one person twice can be the original only if all copies are in such photos. The result
+    does not depend on the order of the copies.
     """
     single = [i for i, copy in enumerate(copies) if not copy.repeats] or list(range(len(copies)))
     groups = _group_by_size(copies, single)

@@ -19,7 +19,8 @@ from PIL import Image, JpegImagePlugin
 _HALF_CHROMA = 2
 # If a side of a JPEG has fewer pixels than this number (ours), the chroma of the JPEG is not read at half size.
 _MIN_SIDE = 16
-# The marker of a segment that the encoder writes itself, and the start of a segment that points to other pictures
+# _ADOBE is the marker of a segment that the encoder writes itself. _MPF is the start of a segment that points to other
+# pictures.
 _ADOBE, _MPF = 0xEE, b"MPF\x00"
 
 

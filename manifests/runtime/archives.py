@@ -28,7 +28,7 @@ from manifests.runtime.workers import restart_timer
 from manifests.stores.store_path import StorePath
 
 # We chose these four limits. Members are read into memory. Compression hardly makes a photo smaller, so the members of
-# an archive of photos together have at most MAX_GROWTH times the bytes of the archive, plus MAX_GROWTH_BYTES.
+# an archive may together have at most MAX_GROWTH times the bytes of the archive, plus MAX_GROWTH_BYTES.
 MAX_MEMBER_BYTES = 2**28
 MAX_MEMBERS = 250_000  # Further members are not read, and the reason of the archive is TOO_MANY.
 MAX_GROWTH = 100

@@ -43,7 +43,8 @@ MEANINGS = {
     DENIED: "the store denies the access; check the credentials of this machine",
     UNREADABLE: "the store does not answer as it should",
 }
-# The keys of fsspec's facts about a file whose values change with the bytes of the file. The best key comes first.
+# fsspec returns facts about a file. The values of these keys change when the bytes of the file change. The best key
+# comes first.
 _VERSIONS = ("ETag", "etag", "oid", "blob_id", "generation", "md5Hash", "crc32c", "Content-MD5", "Digest")
 _TIMES = ("LastModified", "Last-Modified", "updated", "mtime")
 # Without these options, huggingface_hub answers a call from its last listing, which does not show changes.

@@ -12,7 +12,7 @@ from tests.doubles.faults.faults import FULL, SEED, Point, Stage, points, tried
 
 pytestmark = pytest.mark.slow
 
-# Each stage has two numbers of points: for `make faults`, and for `make test`.
+# For each stage: the number of points in `make faults`, and the number of points in `make test`.
 STAGES: dict[Stage, tuple[int, int]] = {
     doubles.curate: (14, 1),
     doubles.curate_in_two: (5, 0),

@@ -76,8 +76,8 @@ def train(
     recipe. After `minutes` minutes, or on SIGTERM or SIGINT, training saves a checkpoint and ends early. On a CPU with
     the same number of threads, an interrupted and an uninterrupted run give the same weights, bit for bit. `workers` is
     the number of processes that prepare data, and does not change the result. Under `accelerate launch` or `torchrun`
-    every process trains on its share of each batch, and only the first process writes files. Another number of
-    processes can resume a run.
+    every process trains on its share of each batch, and only the first process writes files. A run can be resumed with
+    another number of processes.
 
     Raises BadInput if `run` belongs to another recipe, seed, snapshot or base. Raises Diverged if a loss is NaN or
     infinite. Raises LikenessError if a checkpoint cannot be written.

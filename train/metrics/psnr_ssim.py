@@ -52,9 +52,9 @@ def ssim(restored: torch.Tensor, target: torch.Tensor, valid: torch.Tensor | Non
 
     The window is a Gaussian of 11 x 11 pixels with sigma 1.5, and the result is the mean over RGB (Wang et al. 2004).
     As in the code of Wang, scikit-image and BasicSR, windows that cross the border of the image are left out. The mean
-    of torchmetrics includes them, with a mirrored border; on noise at 64 px, it is .05 lower than ours. The error of
-    single precision is 2e-6 on photos and 2e-5 on bright flat images (measured by us). Double precision would take ten
-    times as long.
+    of torchmetrics includes these windows, with a mirrored border. On noise at 64 px, the mean of torchmetrics is .05
+    lower than ours. The error of single precision is 2e-6 on photos and 2e-5 on bright flat images (measured by us).
+    Double precision would take ten times as long.
     """
     from torchmetrics.functional.image import structural_similarity_index_measure
 

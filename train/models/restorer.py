@@ -58,7 +58,7 @@ class Restorer(nn.Module):
             config, self.base_sha256 = _locate_base(config)
         self.config = config
         self.facts = dict(facts or {})
-        self.steps, self.seed = 1, 0  # Only for a denoiser, see `set_sampling`.
+        self.steps, self.seed = 1, 0  # Only a denoiser uses these values, see `set_sampling`.
         # Build the encoder of the references for part `maps`, and on base tiny also for part `extended`. On a diffusion
         # base, part `extended` needs no encoder, because the references pass through the frozen UNet.
         maps, tokens = "maps" in parts, "extended" in parts and tiny

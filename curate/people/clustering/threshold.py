@@ -27,7 +27,7 @@ TAIL_FACTOR = 1.25
 # In a large collection, hardly any pair of faces is a pair of one person, so the spread of the positive cosines is
 # measured instead (`measure_tail_factor`). We compared the highest cosines between strangers (a share of _TAIL_SHARE)
 # with a normal distribution. On web photos, the spread of these cosines is 1.184 times the spread of the negative
-# cosines, and TAIL_FACTOR is 1.056 times 1.184 (ours), because the very highest cosines are still more widely spread.
+# cosines. The very highest cosines are still more widely spread, so TAIL_FACTOR is 1.056 (ours) times 1.184.
 _TAIL_SHARE, _TAIL_MARGIN = 1e-3, 1.056
 MIN_TAIL_FACTOR = 1.1  # The number is ours: every collection has relatives and look-alikes.
 # If a collection has too few negative cosines, the spread is assumed to be TAIL_FACTOR * RANDOM_FACTOR / sqrt(d). The

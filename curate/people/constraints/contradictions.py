@@ -123,7 +123,7 @@ def make_conflict(
 
 
 def list_joined(links: Sequence[Link], face_ids: Sequence[str]) -> list[tuple[int, frozenset[str]]]:
-    """Returns the faces that each decision joins. Each link of a label is an item of its own, with the number 0."""
+    """Returns (number, faces) for each decision that joins faces, and (0, faces) for each link of a label."""
     joined: dict[int, set[str]] = defaultdict(set)
     for one, other, number in links:
         joined[number] |= {face_ids[one], face_ids[other]}

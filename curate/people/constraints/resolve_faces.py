@@ -26,7 +26,8 @@ class ResolvedDecision:
     """A decision whose faces are row numbers of the current faces."""
 
     decision: Decision
-    parts: list[dict[int, bool]]  # For each part of the decision: row -> whether the face is only a witness.
+    # For each part of the decision: row -> whether the face is only a witness (see FaceLocation).
+    parts: list[dict[int, bool]]
 
     def get_joined_parts(self) -> list[dict[int, bool]]:
         """Returns the parts that a merge or a move joins into one person."""

@@ -70,7 +70,7 @@ def find_copies(
     row, other, cosine, is_near = row[different], other[different], cosine[different], is_near[different]
 
     same = _are_copies(faces, photos, row, other, cosine, rules)
-    # In some pairs, only the face that was not searched has the other face among its nearest faces.
+    # A pair also counts if only its second face has the other face among its _NEIGHBOURS nearest faces.
     far = np.flatnonzero(same & ~is_near)
     same[far] = are_neighbours(vectors, row[far], other[far], _NEIGHBOURS)
     # If a person has many photos, a copy of poor quality may not be among the _NEIGHBOURS nearest faces. The search for

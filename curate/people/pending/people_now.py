@@ -311,7 +311,7 @@ class PeopleNow:
         return list(rows.values())
 
     def _restore_rows(self, drop: Decision) -> list[Face]:
-        """Returns the rows that the faces of `drop` get if it is taken back. `drop` must be a decision of the last
+        """Returns the rows that the faces of `drop` get if `drop` is taken back. `drop` must be a decision of the last
         grouping.
 
         The next grouping finds out which of the faces are near-duplicates of each other, so all of the faces become

@@ -128,9 +128,9 @@ def cut_group(
 ) -> None:
     """Moves about `wanted` units from `units` to `split`.
 
-    The units leave in parts of at most `MAX_PART` units, and at most half of the units leave. The first part to leave
-    is the part for which the fewest additional faces per unit are set aside. At most `max_losses` additional faces are
-    set aside, so fewer than `wanted` units may leave. Changes `split_of` in place.
+    The units leave in parts of at most `MAX_PART` units, and at most half of the units leave. The part for which the
+    fewest additional faces per unit are set aside leaves first. At most `max_losses` additional faces are set aside, so
+    fewer than `wanted` units may leave. Changes `split_of` in place.
     """
     staying, may_leave, losses = set(units), len(units) // 2, 0
     if wanted <= 0 or may_leave == 0:

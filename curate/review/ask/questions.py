@@ -87,7 +87,7 @@ class Questions:
         self._heap: list[tuple[float, int, _Entry]] = []
         self._likely: dict[_Key, _Entry] = {}  # Maps a key to a current entry with a probability of at least LIKELY.
         self._likely_of: dict[str, set[_Key]] = {}  # Maps a person to the keys of `_likely` about the person.
-        self._closed: set[_Key] = set()  # The keys of `_likely` whose questions need no answer.
+        self._closed: set[_Key] = set()  # The keys of `_likely` whose questions are not open.
         self._unchecked: set[str | None] = set()  # The people whose questions `count_likely` must check again.
         self._numbers = count()
         self._set_centres(self._rows)

@@ -119,7 +119,8 @@ def test_no_address_shows_a_photo_after_its_consent_was_refused(made: Path, tmp_
         assert look() == ({404}, [])
     with review_dataset(dataset) as review:  # the decision was applied when the review ended
         base = folder.replace("/restored?folder=", "/picture/photo/")
-        # The number 1 now belongs to the photo that is not in the dataset, so the link with this number still works.
+        # The restored photo of a photo outside the dataset now has the number 1, so the link with the number 1 still
+        # works.
         gone = [link for link in pictures if link != f"{base}/1/restored.png"]
         assert {review.client.get(link).status_code for link in gone} == {404}
         page = review.client.get(folder).text

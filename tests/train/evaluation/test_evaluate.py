@@ -521,7 +521,7 @@ def test_a_name_for_a_paper_is_escaped() -> None:
         "rows": [{"key": "a", "system": "a_b", "images": 1, "unmeasured": 0, "psnr": None}],
     }  # fmt: skip
     assert r"50\% \& more\_" in render_latex(result) and r"a\_b & -- \\" in render_latex(result)
-    # the minus of a number, but neither a hyphen nor the dash of a range
+    # the minus of a number becomes $-$; a hyphen and the dash of a range do not
     row = {
         "key": "b",
         "system": "x-1, 2.0–3.0",

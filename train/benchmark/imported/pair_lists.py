@@ -108,8 +108,8 @@ def read_refldm_list(folder: Path, file: str, files: list[str], lq_folder: str) 
 
 
 def _join_people(names_of: list[list[str]]) -> list[str]:
-    """Returns the name of a person for each list of file names: its smallest file name. Lists that share a file name
-    get the same person.
+    """Returns a person for each list of file names. Lists that share a file name get the same person. The name of a
+    person is the first of the person's file names in alphabetical order.
     """
     parent: dict[str, str] = {}
 

@@ -110,7 +110,7 @@ class EvaluationCache:
             self._handle(error)
 
     def _handle(self, error: sqlite3.Error) -> None:
-        """Closes the file after an error, and begins a new file if the file is damaged."""
+        """Closes the file of the cache after an error. If the file is damaged, begins a new file."""
         if self._connection is not None:
             with suppress(sqlite3.Error):
                 self._connection.close()

@@ -31,7 +31,7 @@ class StoredRestorer:
     config: ModelConfig
     facts: Mapping[str, Any]  # See train/models/restorer.py.
     steps: int  # The number of steps in which a face is restored.
-    seed: int  # The seed of the noise of a denoiser.
+    seed: int  # The seed from which a denoiser draws its noise.
     # Returns a hash of everything that determines a restored image, except the inputs of the restorer, `steps` and
     # `seed`.
     find_hash: Callable[[], str]

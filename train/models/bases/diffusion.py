@@ -152,8 +152,8 @@ class DiffusionBase(nn.Module):
 
 
 def _on_device(timestep: int | torch.Tensor, z: torch.Tensor) -> torch.Tensor:
-    """Returns the timestep as a tensor on the device of z. Making it there saves a copy for which the CPU would
-    wait."""
+    """Returns the timestep as a tensor on the device of z. The tensor is created on this device, because the
+    CPU would wait for a copy."""
     return timestep if isinstance(timestep, torch.Tensor) else torch.full((), timestep, device=z.device)
 
 

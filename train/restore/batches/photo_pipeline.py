@@ -121,7 +121,8 @@ def restore_in_batches(
 def run_steps(generators: Sequence[Steps[Result]], batches: FaceBatches) -> list[Result]:
     """Runs generators without threads, and returns their results in order.
 
-    The faces of all generators are batched together: first the faces of all first steps, then those of all next steps.
+    The faces of all generators are batched together: first the faces of the first steps, then the faces of the second
+    steps, and so on.
     """
     results: dict[int, Result] = {}
     coming = {index: _advance(steps, None) for index, steps in enumerate(generators)}

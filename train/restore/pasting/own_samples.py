@@ -56,8 +56,8 @@ def change_samples(picture: Picture, patches: Sequence[Patch]) -> tuple[Original
     return replace(original, samples=samples, jpeg=jpeg), mask
 
 
-# Maps sRGB pixels (h, w, 3), the change of these pixels (h, w, 3), and the stored samples to the change of the samples,
-# in their shape. Pixels and changes are in levels of 0 to 255.
+# The arguments are sRGB pixels (h, w, 3), the change of these pixels (h, w, 3), and the stored samples. The result is
+# the change of the stored samples, in the shape of the samples. Pixels and changes are in levels of 0 to 255.
 _Convert = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 

@@ -51,9 +51,9 @@ def confirm_references(
     `embedding` (d,) and `references` (K, d) are unit embeddings. K is 1 or more. `sharpness` is the sharpness of the
     face, see `curate.faces.measure.measure_sharpness`. `same_person` is the recognizer's threshold for two faces of one
     person. `embed_restored` restores the face without references and returns the unit embedding (d,) of the result, or
-    raises NotRestoredYet. `embed_restored` is called only if the cosine and the sharpness of the face do not decide. If
-    the restorer cannot restore without references, `embed_restored` is None, and the embedding of the face itself is
-    used instead.
+    raises NotRestoredYet. `embed_restored` is called only if the cosine and the sharpness of the face are not enough
+    for the decision. If the restorer cannot restore without references, `embed_restored` is None, and the embedding of
+    the face itself is used instead.
     """
     cosine = float((references @ embedding).mean())
     if cosine >= same_person:

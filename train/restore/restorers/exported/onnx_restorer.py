@@ -70,8 +70,8 @@ class OnnxParts:
 
 
 def _join(encoded: Sequence[Values]) -> Values:
-    """Joins the values of all faces along the first dimension. A face with fewer slots than another face gets empty
-    slots."""
+    """Joins the values of all faces along the first dimension. A face with fewer slots for references than another
+    face gets empty slots."""
     slots = max(one["present"].shape[1] for one in encoded)
     joined = dict[str, np.ndarray]()
     for name in encoded[0]:
