@@ -130,7 +130,7 @@ def run_part(image: Image, steps: list[Step], version: int) -> Image:
 
 
 def check_and_round(hq: Image, theta: Theta, result: Image) -> Image:
-    """Runs what `apply` does before and after the steps."""
+    """Checks the arguments and rounds the result, as `apply` does before and after the steps."""
     check_theta(theta)
     check_image(hq)
     check_sizes(SIDE, SIDE, theta)

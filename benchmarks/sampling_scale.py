@@ -50,7 +50,7 @@ from train.data.sampling import MAX_SEED, Sample, draw_sample, find_turn
 from train.data.snapshot import FACE_COLUMNS, LARGE_SIZE, load_snapshot
 
 RECIPE = "tiny"
-SIZE, DIM = 256, 512  # pixels of a crop; numbers of an embedding
+SIZE, DIM = 256, 512  # the side of a crop in pixels, and the length of an embedding
 PHOTOS = (2, 8)  # The people have 2, 3, ... 8 photos, so 5 on average.
 BATCH_ROWS = 65_536
 DRAWS = 3_000  # number of samples in a round of the comparison

@@ -32,7 +32,8 @@ from manifests.ledger.paths import LEDGER_NAME
 
 
 def train_here(words: list[str]) -> dict[str, Any]:
-    """Runs `likeness train` with these arguments in this process. Returns the device and the memory."""
+    """Runs `likeness train` with these arguments in this process. Returns the name of the device, and the peak memory
+    in GiB."""
     import torch
 
     from likeness import app

@@ -107,7 +107,7 @@ def plan_requests(
             if new and several:
                 people.follow(new, change)
     if planned.decisions and several:
-        change = start.people.plan(planned.decisions)  # all decisions in one step, as `read_desk` does
+        change = start.people.plan(planned.decisions)  # plans all decisions in one step, as `read_desk` does
     return replace(planned, change=change if planned.decisions else None)
 
 

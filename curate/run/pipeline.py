@@ -118,7 +118,7 @@ def curate(
         failures += embed(ledger, config, models, map_with_models, progress)
         keep_out(ledger, models)
         label(ledger, config, map_batches)  # After `keep_out`, so that no face that opted out gets a name.
-        nodes.close()  # The driver does the rest, and the cluster is free for other work.
+        nodes.close()  # The driver runs the later stages, and the cluster is free for other work.
         if cluster is not None:
             _remove_leftovers(ledger.dataset)  # a node that died can have left a half-written file
 

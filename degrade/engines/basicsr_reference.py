@@ -100,7 +100,7 @@ def apply(hq: Image, theta: Theta) -> Image:
 
 
 def run_steps(hq: Image, steps: list[Step]) -> Image:
-    """Runs valid steps on an RGB image. Returns an RGB image that is not rounded to 8 bits."""
+    """Runs steps, which must be valid, on an RGB image. Returns an RGB image that is not rounded to 8 bits."""
     load_basicsr()
     image = np.ascontiguousarray(hq[..., ::-1])
     for step in steps:

@@ -70,8 +70,9 @@ def make_system_rows(result: Result, max_digits: int = 9) -> list[list[str]]:
 def make_difference_rows(result: Result, max_digits: int = 9) -> list[list[str]]:
     """Returns a row for each paired difference between two systems, with cells as in `make_system_rows`.
 
-    A cell has the mark MARK if the difference is significant, or without a test if its interval excludes zero. A mean
-    that is printed as zero has no mark. A cell ends with n/m if the mean difference is above zero for n of m people.
+    A cell has the mark MARK if a test finds the difference significant. If the difference was not tested, its cell has
+    MARK if the interval excludes zero. A mean that is printed as zero has no mark. A cell ends with n/m if the mean
+    difference is above zero for n of m people.
     """
     rows = []
     for row in result["differences"]:

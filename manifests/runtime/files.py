@@ -86,7 +86,8 @@ def remove_temporary_files(folder: Path, recursive: bool = True, shared: bool = 
 def _is_other_process(number: int) -> bool:
     """Returns whether another process with this id runs.
 
-    Returns False for the id of this process. A temporary file with this id is from an earlier process.
+    Returns False for the id of this process. If a temporary file has the id of this process in its name, the file is
+    from an earlier process that had the same id.
     """
     if number == os.getpid():
         return False

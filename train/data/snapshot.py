@@ -269,7 +269,7 @@ def load_snapshot(folder: Path) -> Snapshot:
         if facts.get("version") != VERSION:
             raise BadInput(
                 f"Another version of Likeness made {folder}: remove this folder. Then you can evaluate, but the set is "
-                "not compared with the training. To train, train again with another --out."
+                "not compared with the training. To train, start again with another --out."
             )
         snapshot = Snapshot(
             folder=folder,

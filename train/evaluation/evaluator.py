@@ -166,7 +166,7 @@ class Evaluator:
         self.not_in_every_folder = len(cases) - len(kept)
 
     def measure_run(self, run: Path, systems: Sequence[System], progress: Progress, label: str = "") -> list[Row]:
-        """Returns the rows of a run's newest checkpoint.
+        """Measures a run's newest checkpoint, and returns its rows.
 
         `label` is put in front of the key of each restoration, but not in front of the key of the LQ image.
 
@@ -383,7 +383,7 @@ class Evaluator:
         return self.measure
 
     def _prepare_values(self, images: Sequence[MeasuredCase], cache: EvaluationCache) -> None:
-        """Computes in batches what the metrics of many images need."""
+        """Runs the judge, and the metrics that look at a restored image alone, on many images at once."""
         measure = self._load_measure(cache)
         measure.analyse_faces(images, cache)
         measure.measure_quality(((one.restored, one.given_target, one.valid) for one in images), cache, self.say)

@@ -108,7 +108,7 @@ def sobel_magnitude(image: torch.Tensor) -> torch.Tensor:
 
 
 def ms_ssim_exponents(size: int) -> tuple[float, ...]:
-    """Returns the exponents of the scales that torchmetrics accepts for images with a side of `size` pixels.
+    """Returns an exponent for each scale that torchmetrics can compute on images with a side of `size` pixels.
 
     The exponents are divided by their sum (ours). An image of 176 px or more has five scales, an image of 128 px has
     four, an image of 64 px has three, and an image below 11 px has no scale.

@@ -1,7 +1,7 @@
 """Computes PSNR, SSIM, MS-SSIM and VIF between a restored image and its target with torchmetrics.
 
-The functions import torchmetrics, because the import takes seconds, and an evaluation whose values are all in the cache
-does not need it.
+torchmetrics is imported inside the functions, because the import takes seconds. An evaluation whose values are all in
+the cache does not need torchmetrics.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ class StyleganConfig:
     """
 
     size: int = 256  # The side of the image in pixels.
-    multiplier: int = 2  # The factor of the numbers of channels, see STYLEGAN_WIDTH.
+    multiplier: int = 2  # Multiplies the number of channels of each level (see STYLEGAN_WIDTH).
     limit: int = 512  # The largest number of channels of a level, and the length of a style.
     references: int = 1  # The number of warped references in the input of the encoder.
     identity: int = 512  # The length of the identity embedding.

@@ -44,7 +44,7 @@ NO_STRENGTH = "The strength is 0, so the result is a copy of the photo."
 
 @dataclass(frozen=True)
 class RestoredPhoto:
-    """Holds the outcome of a photo, and for each restored face the arguments of OnFace without the path."""
+    """Holds the outcome of a photo. For each restored face, `faces` has all arguments of OnFace except the path."""
 
     outcome: PhotoOutcome
     faces: tuple[tuple[np.ndarray, References, np.ndarray], ...] = ()

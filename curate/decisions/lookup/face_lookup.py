@@ -192,7 +192,7 @@ class FaceLookup:
         return tuple(replace(self.locate(face), witness=True) for face in found)
 
     def add_taken_out(self, faces: Iterable[FaceLocation]) -> None:
-        """Adds the faces of a split to `taken_out`."""
+        """Adds the faces that a split takes out of their person to `taken_out`."""
         own = {self._find_today(face) for face in faces}
         self.taken_out |= {
             str(face): self._before.identity_of[str(face)] for face in own if face in self._before.identity_of
@@ -286,8 +286,8 @@ def parse_location(line: Mapping[str, Any]) -> FaceLocation:
         raise BadInput("The box of a face is wrong. Give four numbers x0, y0, x1, y1 in pixels of the photo.")
     if set(line) - {"photo", "box", "witness"} or not isinstance(line.get("witness", False), bool):
         raise BadInput(
-            "The location of a face is wrong. Give the keys photo and box. The key witness is optional, and its value "
-            "is true or false."
+            "The location of a face is wrong. Give the keys `photo` and `box`. The key `witness` is optional, and its "
+            "value is true or false."
         )
     x0, y0, x1, y1 = map(float, box)
     return FaceLocation(photo, (x0, y0, x1, y1), line.get("witness", False))

@@ -20,8 +20,8 @@ class Device:
     options: Mapping[str, str] = field(default_factory=dict)
     photos: int = 16  # Largest number (ours) of photos in one run of the detector.
     faces: int = 64  # Largest number (ours) of faces in one run of the recognizer.
-    # The memory to which I/O binding copies the inputs, as onnxruntime names it. If `memory` is None, onnxruntime
-    # copies the inputs itself.
+    # onnxruntime's name of the memory to which I/O binding copies the inputs. If `memory` is None, onnxruntime copies
+    # the inputs itself.
     memory: str | None = None
     has_memory_pattern: bool = True  # Whether the provider works with onnxruntime's memory patterns.
 

@@ -37,9 +37,9 @@ _LEAST_SPREADS = 3.2
 _ROWS_AT_ONCE = 2**14  # Number of rows in one step; limits the memory.
 _CANDIDATES = 4  # A weak face is compared with its 4 nearest people.
 # The following three numbers are ours. We chose the three numbers on collections of 200 clear photos and 100 degraded
-# photos of strangers, so that no strangers form a person. We also used a person who has seven weak faces among eight
-# faces (docs/grouping.md). Faces that are still alone, weak or clear, can form a person of at least _MIN_FOUNDERS
-# faces, each with a worth of at least _MIN_WORTH.
+# photos of strangers, so that no strangers form a person. We also looked at how many faces of a person with seven weak
+# faces and one clear face are joined (docs/grouping.md). Faces that are still alone, weak or clear, can form a person
+# of at least _MIN_FOUNDERS faces, each with a worth of at least _MIN_WORTH.
 _MIN_FOUNDERS, _MIN_WORTH = 3, 0.25
 # For weak faces, the spread of the cosines between strangers is multiplied by WEAK_FACTOR, because weak faces of
 # strangers are more similar.

@@ -20,7 +20,7 @@ class Pairs:
 
 
 def compare_with_all(vectors: np.ndarray, order: np.ndarray, rows: np.ndarray, k: int, least: float) -> Pairs:
-    """Returns the pairs with a cosine of `least` or more: a face of `rows`, and any other face.
+    """Returns the pairs of a face in `rows` and any other face whose cosine is `least` or more.
 
     `vectors` are unit rows, float32 (n, d), and `rows`, int (r,), are row numbers of `vectors`. The numbers in the
     result are positions in `order`, int (n,), which contains each row number one time. A pair is near if the second

@@ -70,7 +70,8 @@ class FaceTable:
     def days(self) -> np.ndarray:
         """Returns the days from 1970 to each photo, by the clock of the camera and in UTC, float64 (n, 2).
 
-        An element is NaN if the date is missing or doubtful. UTC is also NaN if the time zone is not known.
+        An element is NaN if the date is missing or doubtful. The days in UTC are also NaN if the time zone is not
+        known.
         """
         return np.array([find_days(self.photos.get(face.photo_id)) for face in self.faces], np.float64).reshape(-1, 2)
 

@@ -61,11 +61,12 @@ def restore_groups(
 
 
 def _find_leaving(numbers: Sequence[int], undone: int, in_force: Collection[int]) -> float:
-    """Returns the number of the decision with which a face left the person whom the decision `undone` divided. Returns
-    0 if the face did not leave.
+    """Returns the number of the last decision before `undone` with which a face left its person, or 0 if it did not
+    leave.
 
-    `numbers` are the numbers of the splits and moves that name the face. The result is infinite if one of the numbers
-    is greater than `undone` and belongs to a decision in force.
+    `undone` is the number of the decision that divided the person. `numbers` are the numbers of the splits and moves
+    that name the face. The result is infinite if one of the numbers is greater than `undone` and belongs to a decision
+    in force.
     """
     if any(number > undone and number in in_force for number in numbers):
         return math.inf

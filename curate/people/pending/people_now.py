@@ -286,7 +286,7 @@ class PeopleNow:
         for drop in select_active(log):
             if drop.kind == "drop":
                 own = self._dropped.get(drop.number) or self._find_dropped_rows(drop)
-                if drop.number in shrunk:  # a newer decision uses some of the faces again, with their copies
+                if drop.number in shrunk:  # a newer decision takes back the drop of some faces and of their copies
                     found = {face.face_id for face, _ in map(self.finder.find, drop.parts[0]) if face is not None}
                     still = {row.representative for row in own if row.face_id in found}
                     own = [row for row in own if row.representative in still]

@@ -39,9 +39,9 @@ def find_faces_set_aside(
 def describe_faces_set_aside(rows: Sequence[Split], faces: Sequence[Face], frozen: bool, listed: bool) -> list[str]:
     """Returns a notice about the faces whose photo shows people of several splits, or an empty list.
 
-    The notice names the two people who share most photos across splits, the cause, and what the user can do. `faces`
-    are all faces with the status ok and all near-duplicates. `frozen` is True if frozen sets keep people in their
-    splits. `listed` is True if an imported list names splits.
+    The notice names the cause, the two people in different splits who share the most photos, and what the user can do.
+    `faces` are all faces with the status ok and all near-duplicates. `frozen` is True if frozen sets keep people in
+    their splits. `listed` is True if an imported list names splits.
     """
     aside = {row.face_id for row in rows if row.reason == PHOTO_SPANS_SPLITS}
     if not aside:

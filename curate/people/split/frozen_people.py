@@ -23,7 +23,7 @@ def find_frozen_people(
     before: Sequence[Split],
     successors: Collection[str] = (),
 ) -> list[tuple[str, Split]]:
-    """Returns pairs of a face in use and the row of a frozen face that shows the same person.
+    """Returns pairs: a face in use, and the row of a frozen face. Both faces show the same person.
 
     Only people without a face in a frozen set are compared, and each person gets at most one pair. The mean cosine of
     the person's faces and the frozen person's unused faces must reach the threshold of the grouping. `faces` are all

@@ -108,7 +108,8 @@ class Asker:
         self._queue.follow(moved)
         active = select_active(log)
         known = len(self._active)
-        # for example, an undo may have ended a decision that the queue already follows
+        # The queue cannot forget a single answer, for example after an undo. So it forgets all answers and reads them
+        # again.
         if view is not self._view or active[:known] != self._active:
             self._queue.forget_answers()
             known = 0
@@ -124,7 +125,7 @@ def read_odds(ledger: Ledger, dimensions: int) -> Odds:
     of the last grouping.
 
     With `--same-person`, the grouping is not calibrated. Two single faces then have even odds if their cosine equals
-    the threshold. The other numbers are those with which a calibration starts.
+    the threshold. The spread and the mean cosine are then the numbers with which a calibration starts.
     """
     detail = ledger.read_detail("group")
     calibrated = detail.get("evidence")

@@ -86,7 +86,7 @@ class Questions:
         self._mixed: set[tuple[str, int]] = set()  # (person, version) of the people whose faces show several people
         self._heap: list[tuple[float, int, _Entry]] = []
         self._likely: dict[_Key, _Entry] = {}  # Maps a key to a current entry with a probability of at least LIKELY.
-        self._likely_of: dict[str, set[_Key]] = {}  # Maps a person to the keys of `_likely` about the person.
+        self._likely_of: dict[str, set[_Key]] = {}  # Maps a person to the keys of `_likely` that contain the person.
         self._closed: set[_Key] = set()  # The keys of `_likely` whose questions are not open.
         self._unchecked: set[str | None] = set()  # The people whose questions `count_likely` must check again.
         self._numbers = count()

@@ -13,7 +13,7 @@ from scipy.sparse import csr_array
 from curate.review.session.view import View
 from manifests.ledger.ledger import Ledger
 
-_LEAST_FACES = 3  # no part of a person with fewer faces than this (ours) is proposed as another person
+_LEAST_FACES = 3  # a person with fewer faces than this (ours) is not searched for faces of another person
 
 
 def find_closest_people(dataset: Path, view: View, person: str, count: int) -> list[dict[str, Any]]:

@@ -113,7 +113,7 @@ class Jobs:
         self._in_thread, self._jobs = in_thread, dict[Callable[..., Any], Job]()
 
     def find(self, function: Callable[..., Any]) -> Job:
-        """Returns the job of a function."""
+        """Returns the job that runs a function."""
         return self._jobs.setdefault(function, Job(function, self._in_thread))
 
     def stop(self) -> None:

@@ -142,7 +142,7 @@ def _make_step(
 
 
 def explain_reason(code: str) -> str:
-    """Returns a text for a reason of the ledger. A reason that is not in REASONS is returned with spaces."""
+    """Returns a text for a reason of the ledger. In a reason that is not in REASONS, underscores become spaces."""
     return REASONS.get(code, code.replace("_", " "))
 
 

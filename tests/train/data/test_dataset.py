@@ -72,7 +72,7 @@ def test_a_thread_reads_the_next_batch_while_the_current_one_is_used(monkeypatch
     assert [int(next(stream)["row"]) for _ in range(2)] == [1, 2]
     with pytest.raises(OSError, match="the worker process ended") as held:
         next(stream)
-    # The kept error does not keep the stream in memory, so the worker processes of a stream can end.
+    # The error in `held` does not keep the stream in memory, so the worker processes of a stream can end.
     assert active_count() == threads and is_open() is None and held.value.__traceback__ is not None
     # Batches are read ahead only if there are worker processes.
     ahead: list[object] = []

@@ -208,8 +208,8 @@ def test_an_evaluation_uses_the_device_of_the_restorer_and_gives_the_same_figure
     assert [result["judge"]["device"] for result in results] == ["cpu", "cuda"]
     assert results[0]["rows"] == results[1]["rows"] and len(cases) > 3
     embedded, searched = counted.take()
-    # All targets, blurred targets and LQ images are embedded in one run. The references are no further images, because
-    # they are targets of other cases. The detector searches the same images, three images in each run.
+    # All targets, blurred targets and LQ images are embedded in one run. The references add no images, because each
+    # reference is the target of another case. The detector searches the same images, three images in each run.
     assert embedded == [3 * len(cases)] and sum(searched) == 3 * len(cases) and set(searched[:-1]) == {3}
 
 

@@ -222,7 +222,7 @@ def test_folders_keep_their_structure_and_every_file_gets_a_row(
     outputs, _ = plan_outputs([save("three/B.bmp", [0]), save("three/b.bmp", [1]), save("three/B.jpg", [2])], tmp_path)
     assert len({fold_name(output.png) for output in outputs}) == 3
     outputs, _ = plan_outputs([save("camera/IMG.PNG", [0])], tmp_path)
-    assert outputs[0].png == tmp_path / "IMG.png"  # no other photo has this name, so nothing is added to it
+    assert outputs[0].png == tmp_path / "IMG.png"  # no other photo has this name, so the name stays
     made = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("x.*")}
     assert made == {"a/x.png", "b/x.png", "b/x.jpg"}
     logged = [json.loads(line) for line in (tmp_path / "out" / LOG).read_text().splitlines()]

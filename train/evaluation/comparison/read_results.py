@@ -24,7 +24,7 @@ _KEYS = ("benchmark", "benchmark_with_references", "lq_set", "images", "judge", 
 class LoadedResult:
     """Holds one result. In `rows` and `systems`, each system has the key and the name that the comparison gives it.
 
-    In `content`, each system has the key of the file.
+    In `content`, each system has the key that it has in the file.
     """
 
     path: Path

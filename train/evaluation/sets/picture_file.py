@@ -25,7 +25,7 @@ class PictureFile:
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
-        weakref.finalize(self, self._file.close)  # an array keeps its own access to the file
+        weakref.finalize(self, self._file.close)  # the arrays can still be read after the file is closed
         self._blocks: list[mmap.mmap] = []
         self._start, self._used = 0, 0  # where the last block starts, and its number of used bytes
 

@@ -37,7 +37,7 @@ def base_fingerprint(base_model: str) -> str:
     unet = _drop_defaults(UNet2DConditionModel, _config(UNet2DConditionModel, base_model, "unet"))
     vae_config = _vae_config(base_model)
     vae = _drop_defaults(VAES[vae_config["_class_name"]], vae_config)
-    if vae_config["_class_name"] != "AutoencoderKL":  # the class AutoencoderKL is left out, like a default
+    if vae_config["_class_name"] != "AutoencoderKL":  # AutoencoderKL is the default class, so it is left out
         vae["_class_name"] = vae_config["_class_name"]
     schedule = _config(DDIMScheduler, base_model, "scheduler")
     plain = {"unet": unet, "vae": vae, "scheduler": {n: schedule.get(n, value) for n, value in NEEDED_SCHEDULE.items()}}

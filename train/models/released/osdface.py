@@ -37,7 +37,7 @@ from train.recipes.recipes import DIFFUSION, find_recipe
 LORA = "pytorch_lora_weights.safetensors"
 PROJECTION = "embedding_change_weights.pth"
 EMBEDDER = "associate_2.ckpt"
-TOKENS = 77  # from infer.py, because it does not follow from the tensors
+TOKENS = 77  # from infer.py, because the tensors do not contain this number
 EMBEDDER_PREFIX = "vqvae_LQ."
 EMBEDDER_READ = ("encoder.", "quant_conv.", "quantize.embedding.")  # infer.py reads the same tensors
 

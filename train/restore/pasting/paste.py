@@ -104,8 +104,9 @@ def make_face_mask(landmarks5: np.ndarray, size: int) -> np.ndarray:
 def match_edge(change: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Returns a change (S, S, 3) without the shift of colour and brightness that it has at the edge of a mask (S, S).
 
-    The low frequencies of the change where the mask is between 0 and 1 are continued into the face and subtracted. The
-    restored face then has the colour and the brightness of the skin around it. `change` and `mask` are float32.
+    The edge is where the mask is between 0 and 1. The low frequencies of the change at the edge are extended to the
+    whole face and subtracted from the change. The restored face then has the colour and the brightness of the skin
+    around it. `change` and `mask` are float32.
     """
     sigma = _LOW_FREQUENCIES * mask.shape[0]
     ring = 4 * mask * (1 - mask)
@@ -159,7 +160,7 @@ def _resize_to_photo(
     """Maps a change (S, S, 3) and its mask (S, S) to a patch of `size` (width, height) pixels by the similarity `back`.
 
     If the patch has a lower resolution than the crop, the change is first reduced by area averages, which prevents
-    aliasing. If it has a higher resolution, the change is enlarged bicubically.
+    aliasing. If the patch has a higher resolution, the change is enlarged bicubically.
     """
     side, scale = mask.shape[0], compute_scale(back)  # photo pixels per crop pixel
     if scale < 1:

@@ -109,7 +109,8 @@ def speed_up_on_cpu(model: Restorer, precision: str = "fp32") -> Restorer:
 def prepare_restorer(
     model: Restorer, precision: str | None = None, say: Callable[[str], None] = lambda _: None
 ) -> FaceRestorer:
-    """Returns a restorer of torch for `restore`. `precision` and `say` are as in `choose_precision`."""
+    """Returns `model`, which runs in torch, as a restorer for `restore`. `precision` and `say` are as in
+    `choose_precision`."""
     precision = choose_precision(model, precision, say)
     return wrap_restorer(speed_up_on_cpu(model, precision), precision, shares_cores=True)
 

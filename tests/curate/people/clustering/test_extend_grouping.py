@@ -40,7 +40,7 @@ def test_new_faces_and_new_people_are_grouped_as_in_a_full_grouping(crowd):
     vectors, photos, person = crowd
     new = np.zeros(len(person), bool)
     new[::29] = True
-    new[person == 7] = True  # a person of new faces alone
+    new[person == 7] = True  # all faces of this person are new
     full: Grouping = group_embeddings(vectors, photos)
     earlier = group_old_faces(vectors, photos, new)
     extended = extend_grouping(vectors, earlier, photos)

@@ -14,8 +14,8 @@ from train.models.config import SMALLEST_MAP, StyleganConfig
 
 
 class Fuser(nn.Module):
-    """Mixes a map of the decoder with a map of the encoder. Convolutions compute the share of each channel and
-    pixel."""
+    """Mixes a map of the decoder with a map of the encoder. A convolution computes the decoder's share for each channel
+    and pixel."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
