@@ -54,7 +54,7 @@ class ExportOptions:
     names: bool = False  # Whether people's names are exported.
     embeddings: bool = False  # Whether face embeddings are exported.
     version: str = "original"  # One of VERSIONS. With "best", cleaned versions replace training crops.
-    shard_bytes: int = 2**29  # The largest size in bytes of a shard of the format webdataset (512 MiB, ours).
+    shard_bytes: int = 2**29  # The largest size in bytes (ours) of a shard of the format webdataset.
 
     @property
     def splits(self) -> tuple[str, ...]:

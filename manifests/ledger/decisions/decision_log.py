@@ -64,7 +64,8 @@ Place = tuple[str, tuple[float, ...]]
 
 @dataclass(frozen=True)
 class TakenBack:
-    """An effect that an older decision no longer has on some of its faces, because a newer decision took it back."""
+    """An effect that an older decision no longer has on some of its faces, because a newer decision took the effect
+    back."""
 
     number: int  # Number of the older decision.
     faces: tuple[FaceLocation, ...]  # The faces on which the older decision loses the effect.

@@ -30,9 +30,10 @@ class Extension:
     With gradient checkpointing, the backward pass reads the keys and values again. The backward pass of a batch must
     therefore end before the next batch starts.
 
-    `reference_unet` is the UNet through which the references pass, or None if it is `unet`. With `adain`, the values of
-    each reference are scaled and shifted to the statistics of the LQ latent's values. With `reads_input`, the LQ latent
-    also attends to its own keys. Without `reads_input`, it does so only if the image has no references.
+    `reference_unet` is the UNet through which the references pass. If `reference_unet` is None, the references pass
+    through `unet`. With `adain`, the values of each reference are scaled and shifted to the statistics of the LQ
+    latent's values. With `reads_input`, the LQ latent also attends to its own keys. Without `reads_input`, it does so
+    only if the image has no references.
     """
 
     def __init__(self, unet: Any, reference_unet: Any = None, *, adain: bool = True, reads_input: bool = True) -> None:
