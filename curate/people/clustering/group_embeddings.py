@@ -116,8 +116,9 @@ def group_embeddings(
     faces or more, but never makes one person of two people. If `same_person` is not given, three weak faces or more may
     form a person if the evidence is clear. A face that a link names is not weak. Without `worth`, no face is weak.
     `is_main`, bool (n,), is True for the largest face of each photo. Compared with weak main faces, weak faces in the
-    background more often show somebody who has no other face in the collection. Weak faces in the background therefore
-    have a limit of their own. Without `is_main`, every face is a main face.
+    background more often show somebody who has no other face in the collection. The lowest cosine with which a weak
+    face may join a person is therefore chosen separately for faces in the background. Without `is_main`, every face is
+    a main face.
 
     Raises BadInput if links contradict each other or name a row that does not exist. Raises BadInput if a row is not
     finite, if the length of a row is not 1, or if another argument is out of range.
