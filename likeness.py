@@ -198,7 +198,7 @@ def run(
 
     with show_progress("items", as_json) as progress:
         summary = curate_photos(photos, out, config, processes, progress, device=device)
-        say(curate.cli.describe_summary(summary))
+        say(curate.cli.describe_summary(summary, out))
         _check_trainable(summary, out, as_json)
         options = (recipe.preset, "test", seed, recipe.size)
         total, done = plan_set(out, *options).images, 0

@@ -132,11 +132,11 @@ def curate(
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(summary), sort_keys=True))
         return
-    typer.echo(describe_summary(summary))
+    typer.echo(describe_summary(summary, out))
     typer.echo(f"Next: {_suggest_next(summary, out)}")
 
 
-def describe_summary(summary: Summary) -> str:
+def describe_summary(summary: Summary, dataset: Path) -> str:
     """Returns the counts and the notices of a curation as text.
 
     The first lines of the text count the files, the photos, the faces and the people.
@@ -162,7 +162,7 @@ def describe_summary(summary: Summary) -> str:
         f"targets  {format_counts(summary.pairs)}{unpaired}{set_aside}",
         f"filters  targets that each set of filters would keep: "
         f"{', '.join(f'{name} {count}' for name, count in summary.rungs.items())}",
-        f"leaks    {_describe_leaking(summary)}",
+        f"leaks    {_describe_leaking(summary, dataset)}",
         f"models   {summary.faces_from}{_describe_devices(summary.devices)}; two faces with a cosine of "
         f"{summary.threshold:.3g} or more are one person; a share of {summary.false_match_rate:.2g} of the pairs of "
         "strangers also reaches this cosine",
@@ -177,7 +177,7 @@ def _describe_devices(devices: dict[str, int]) -> str:
     return " on " + ", ".join(f"{device} ({format_count(count, 'face')})" for device, count in devices.items())
 
 
-def _describe_leaking(summary: Summary) -> str:
+def _describe_leaking(summary: Summary, dataset: Path) -> str:
     """Returns for each split the share of its faces that leak to another split."""
     shares = [
         f"{count / total:.2%} of {name} ({count} of {format_count(total, 'face')})"
@@ -186,7 +186,8 @@ def _describe_leaking(summary: Summary) -> str:
     ]
     if not shares:
         return "none"
-    return f"{', '.join(shares)}: `likeness leaks DATASET` lists the leaks, and its option --repair ends them"
+    command = f"likeness leaks {shlex.quote(str(dataset))}"
+    return f"{', '.join(shares)}: `{command}` lists the leaks, and its option --repair ends them"
 
 
 def _suggest_next(summary: Summary, dataset: Path) -> str:

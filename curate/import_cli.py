@@ -84,6 +84,6 @@ def import_lists(
     if as_json:
         typer.echo(json.dumps({**dataclasses.asdict(summary), "missing": lists.missing}, sort_keys=True))
         return
-    typer.echo(describe_summary(summary))
+    typer.echo(describe_summary(summary, out))
     name = shlex.quote(str(out))
     typer.echo(f"Next: likeness manifest show {name}, likeness manifest check {name}")

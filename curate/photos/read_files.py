@@ -30,7 +30,7 @@ from manifests.runtime.archives import (
 from manifests.runtime.files import sha256_bytes
 from manifests.runtime.uris import member_uri, uri_of
 from manifests.runtime.workers import FailedUnit, guard_units, open_pool
-from manifests.stores.requests import StoreError
+from manifests.stores.failures import StoreError
 from manifests.stores.store_path import StorePath
 
 # A file with more bytes than MAX_BYTES (ours) is not decoded. If the file is an archive, its members are still read. An

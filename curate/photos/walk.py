@@ -18,7 +18,8 @@ from manifests.runtime.text import make_printable
 from manifests.runtime.uris import uri_of
 from manifests.stores.address_lists import read_address_list
 from manifests.stores.addresses import WEB, hide_secrets
-from manifests.stores.requests import Facts, StoreError, check_readable
+from manifests.stores.failures import StoreError
+from manifests.stores.requests import Facts, check_readable
 from manifests.stores.store_path import StorePath, parse_path
 
 LEAVES_FOLDER = "symlink_leaves_folder"

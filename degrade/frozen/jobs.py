@@ -34,7 +34,7 @@ from manifests.runtime.workers import (
     guard_units,
     open_pool,
 )
-from manifests.stores.requests import DENIED, StoreError
+from manifests.stores.failures import DENIED, StoreError
 
 ENGINES = ("exact", "basicsr")
 # The number of jobs in one task of a cluster (ours). In addition to the time of its jobs, each task takes 6 ms

@@ -23,7 +23,8 @@ from manifests.ledger.queries import read_set_sizes, read_units
 from manifests.runtime.files import sha256_bytes, sha256_file
 from manifests.runtime.progress import Progress
 from manifests.runtime.text import format_count
-from manifests.stores.requests import StoreError, StoreFileMissing, check_writable, send_file
+from manifests.stores.failures import StoreError, StoreFileMissing
+from manifests.stores.requests import check_writable, send_file
 from manifests.stores.store_path import STORE_MARKER, StorePath, parse_path
 
 STAGE = "store"

@@ -126,7 +126,7 @@ def _run_purge(dataset: Path, plan: PurgePlan) -> PurgeResult:
     """Purge, and turn the error of a store into a sentence that says how to finish the purge."""
     from manifests.errors import StoreFailed
     from manifests.privacy.purge import purge as delete_traces
-    from manifests.stores.requests import StoreError
+    from manifests.stores.failures import StoreError
 
     try:
         return delete_traces(dataset, plan)

@@ -6,7 +6,6 @@ if the file does not exist, or if the store denies access to the file.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import random
@@ -21,6 +20,15 @@ from typing import Any, TypeVar
 
 from manifests.errors import BadInput
 from manifests.stores.addresses import add_secrets, find_scheme, is_plain
+from manifests.stores.failures import (
+    FILE_CHANGED,
+    MISSING,
+    TRUNCATED,
+    StoreError,
+    StoreFileMissing,
+    describe_error,
+    explain_error,
+)
 
 # A request is sent at most ATTEMPTS times (ours). The first pause has FIRST_PAUSE seconds, and each later pause is
 # twice as long: .5, 1, 2 and 4 s. A pause is shortened by up to a half at random, so that many processes do not repeat
@@ -31,29 +39,12 @@ FIRST_PAUSE = 0.5
 _ATTEMPTS_OF_SCHEME = {"hf": 2}
 TIMEOUT = 20  # Longest time in seconds in which a store must accept a connection, or send the next bytes (ours).
 
-FILE_CHANGED = "file_changed"  # Somebody changed the file while it was read, or after it was listed.
-TRUNCATED = "transfer_truncated"  # The store sent fewer bytes than the file has.
-MISSING = "file_vanished"
-DENIED = "access_denied"
-UNREADABLE = "unreadable_file"
-MEANINGS = {
-    FILE_CHANGED: "the file changed while it was read",
-    TRUNCATED: "the store sent only a part of the file",
-    MISSING: "there is no such file or folder in the store",
-    DENIED: "the store denies the access; check the credentials of this machine",
-    UNREADABLE: "the store does not answer as it should",
-}
 # fsspec returns facts about a file. The values of these keys change when the bytes of the file change. The best key
 # comes first.
 _VERSIONS = ("ETag", "etag", "oid", "blob_id", "generation", "md5Hash", "crc32c", "Content-MD5", "Digest")
 _TIMES = ("LastModified", "Last-Modified", "updated", "mtime")
 # Without these options, huggingface_hub answers a call from its last listing, which does not show changes.
 _WITHOUT_CACHE = {"hf": {"refresh": True, "expand_info": True}}
-_DENIED_STATUS = (401, 403)
-_MISSING_STATUS = (404, 410)
-# The codes of the HTTP errors timeout, too early and too many requests, for which it helps to wait
-_REPEATED_STATUS = (408, 425, 429)
-_PARTIAL = ("ClientPayloadError", "IncompleteReadError", "IncompleteRead", "ResponseStreamingError", "EOFError")
 WRITABLE = ("s3", "gs")
 
 Result = TypeVar("Result")
@@ -69,28 +60,6 @@ class Facts:
     # store has no such value.
     version: int
     is_folder: bool = False
-
-
-class StoreError(OSError):
-    """A store did not read, list or write a file. The row of the file gets the reason `reason`."""
-
-    def __init__(self, address: str, reason: str, detail: str = "") -> None:
-        super().__init__(errno.EIO, MEANINGS[reason] + (f" ({detail})" if detail else ""), address)
-        self.reason = reason
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _restore_error, (type(self), self.errno, self.strerror, self.filename, self.reason)
-
-
-class StoreFileMissing(StoreError, FileNotFoundError):
-    """There is no such file or folder in the store."""
-
-
-def _restore_error(kind: type[StoreError], number: int, text: str, name: str, reason: str) -> StoreError:
-    error = kind.__new__(kind, number, text, name)
-    OSError.__init__(error, number, text, name)
-    error.reason = reason
-    return error
 
 
 def check_readable(address: str) -> None:
@@ -257,47 +226,12 @@ def _repeat(address: str, send: Callable[[], Result]) -> Result:
         except (MemoryError, BadInput):
             raise
         except Exception as error:
-            reason, is_final = _explain(error)
-            # the text of the error may contain the address with its secrets, so only the name of the error's class is
-            # shown
-            detail = type(error).__name__ if reason == UNREADABLE else ""
+            reason, is_final = explain_error(error)
             if is_final or attempt == attempts:
                 kind = StoreFileMissing if reason == MISSING else StoreError
-                raise kind(address, reason, detail) from None
+                raise kind(address, reason, describe_error(address, reason, error)) from None
         time.sleep(FIRST_PAUSE * 2 ** (attempt - 1) * random.uniform(0.5, 1))
     raise AssertionError
-
-
-def _explain(error: Exception) -> tuple[str, bool]:
-    """Returns the reason why a request failed, and whether a repetition would be useless."""
-    if isinstance(error, StoreError):
-        return error.reason, error.reason != TRUNCATED
-    status = _find_status(error)
-    # fsspec also raises FileNotFoundError if a web server does not answer
-    is_unanswered = type(error.__cause__).__module__.startswith("aiohttp") or isinstance(error.__cause__, TimeoutError)
-    is_missing = isinstance(error, FileNotFoundError) and status is None and not is_unanswered
-    if is_missing or status in _MISSING_STATUS:
-        return MISSING, True
-    is_forbidden = str(error).startswith("Forbidden: ")  # gcsfs has no class for the status 403
-    is_denied = isinstance(error, PermissionError) or "Credentials" in type(error).__name__ or is_forbidden
-    if is_denied or status in _DENIED_STATUS:
-        return DENIED, True
-    names = {type(each).__name__ for each in (error, error.__cause__, error.__context__) if each is not None}
-    if names & set(_PARTIAL):
-        return TRUNCATED, False
-    return UNREADABLE, status is not None and 400 <= status < 500 and status not in _REPEATED_STATUS
-
-
-def _find_status(error: Exception) -> int | None:
-    """Returns the HTTP status in an error or in its cause, or None without a status."""
-    for each in (error, error.__cause__, error.__context__):
-        response = getattr(each, "response", None)
-        if isinstance(response, dict):
-            return int(response["ResponseMetadata"]["HTTPStatusCode"])
-        status = getattr(each, "status", None) or getattr(response, "status_code", None) or getattr(each, "code", None)
-        if isinstance(status, int):
-            return status
-    return None
 
 
 def _find_cause(address: str, facts: Facts) -> StoreError:

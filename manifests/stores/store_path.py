@@ -12,7 +12,8 @@ from urllib.parse import quote, unquote
 
 from manifests.stores import requests
 from manifests.stores.addresses import WEB, add_secrets, clean_address, find_scheme, starts_like_address
-from manifests.stores.requests import Facts, StoreFileMissing
+from manifests.stores.failures import StoreFileMissing
+from manifests.stores.requests import Facts
 
 STORE_MARKER = "likeness.json"  # The folder of a dataset in a store contains this file.
 

@@ -180,7 +180,7 @@ def test_a_signal_during_training_ends_the_whole_job(
         raise AssertionError("went on after the signal")
 
     monkeypatch.setattr("curate.run.pipeline.curate", nothing)
-    monkeypatch.setattr("curate.cli.describe_summary", lambda _: "")
+    monkeypatch.setattr("curate.cli.describe_summary", lambda *_: "")
     monkeypatch.setattr("degrade.cli.describe_poor_targets", lambda _: "")
     monkeypatch.setattr("degrade.frozen.dataset_sets.plan_set", nothing)
     monkeypatch.setattr("degrade.frozen.dataset_sets.make_set", nothing)

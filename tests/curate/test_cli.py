@@ -2,6 +2,8 @@
 
 import json
 import os
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -103,5 +105,7 @@ def test_notices_and_what_was_set_aside_are_told():
     from curate.run.summary import Summary
 
     summary = Summary("dlib", {}, {}, {}, 0, 0, 0, {"train": 0}, 3, 0.925, 0.003, ("Look here.",))
-    told = cli.describe_summary(summary)
+    told = cli.describe_summary(summary, Path("my set"))
     assert "3 faces set aside" in told and told.endswith("Note: Look here.") and "files    none" in told
+    leaking = replace(summary, leaking={"train": (2, 8)})
+    assert "`likeness leaks 'my set'` lists the leaks" in cli.describe_summary(leaking, Path("my set"))

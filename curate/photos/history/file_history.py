@@ -12,7 +12,7 @@ from manifests.privacy.erase import OPTED_OUT
 from manifests.privacy.keys import hide_uri
 from manifests.runtime.text import make_printable
 from manifests.runtime.uris import display_path, is_missing
-from manifests.stores.requests import DENIED, FILE_CHANGED, TRUNCATED
+from manifests.stores.failures import DENIED, FILE_CHANGED, TRUNCATED
 
 FILE_REPLACED = "file_replaced"  # Every file that contained the photo was overwritten.
 FILE_GONE = "file_gone"  # The file no longer exists, and no other file contains its photo.

@@ -11,7 +11,7 @@ from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import File
 from manifests.runtime.text import format_count, make_printable
 from manifests.stores.addresses import starts_like_address
-from manifests.stores.requests import DENIED, MEANINGS, MISSING, TRUNCATED, UNREADABLE
+from manifests.stores.failures import DENIED, MEANINGS, MISSING, TRUNCATED, UNREADABLE
 
 _REASONS = (MISSING, DENIED, TRUNCATED, UNREADABLE)
 # Selects the uris of the photos that could not be read again after the scan.

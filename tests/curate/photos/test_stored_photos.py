@@ -167,7 +167,7 @@ def test_a_list_of_web_addresses_is_read_and_no_secret_is_kept(tmp_path, capfd):
     assert [file.reason for file in rows(dataset, File) if file.uri == missing] == ["file_vanished"]
     assert rows(dataset, Photo) == rows(local, Photo)
     assert files(dataset) == files(local)
-    assert failed.exit_code != 0 and "the store denies the access" in str(failed.exception)
+    assert failed.exit_code != 0 and "the web server denies the access" in str(failed.exception)
     assert not find_secret(dataset, SECRET) and SECRET not in str(contents(dataset))
     assert SECRET not in "".join(capfd.readouterr())
 
@@ -191,6 +191,8 @@ def test_a_list_with_a_wrong_line_is_refused(tmp_path, lines, sentence):
 def test_an_address_where_nothing_is_and_a_bucket_without_permission_are_one_sentence(s3, tmp_path):
     with pytest.raises(BadInput, match="s3://photos/none cannot be read: there is no such file or folder"):
         curated(parse_path("s3://photos/none"), tmp_path / "dataset")
+    with pytest.raises(BadInput, match="s3://no-such-bucket/a cannot be read: there is no such bucket"):
+        curated(parse_path("s3://no-such-bucket/a"), tmp_path / "dataset")
     s3.disturb = lambda method, path: DENY
     with pytest.raises(BadInput, match="s3://photos/album cannot be read: the store denies the access"):
         curated(parse_path("s3://photos/album"), tmp_path / "dataset")

@@ -54,13 +54,13 @@ def test_photos_are_searched_in_groups_and_the_ledger_names_the_device(tmp_path,
     summary = curated(photos, tmp_path / "dataset")
     assert groups == [3, 2, 3]  # eight photos in two batches, of five and of three photos
     assert summary.devices == {"cpu": 3, "cuda": 5} and "The device cuda failed." in summary.notices
-    assert "on cpu (3 faces), cuda (5 faces)" in describe_summary(summary)
+    assert "on cpu (3 faces), cuda (5 faces)" in describe_summary(summary, tmp_path)
     with Ledger.open(tmp_path / "dataset") as ledger:
         told = ledger.query("SELECT embedding_device, count(*) FROM faces GROUP BY 1 ORDER BY 1").rows()
     assert told == [("cpu", 3), ("cuda", 5)]
     use_models(monkeypatch, models)
     alone = curated(photos, tmp_path / "alone")
-    assert alone.devices == {"cpu": 8} and "on the device cpu" in describe_summary(alone)
+    assert alone.devices == {"cpu": 8} and "on the device cpu" in describe_summary(alone, tmp_path)
 
     def describe(face: Face) -> Face:
         return replace(face, shard=None, shard_row=None, embedding_device=None)

@@ -18,7 +18,7 @@ from manifests.ledger.store_copy import SUMS
 from manifests.privacy.purge import purge
 from manifests.privacy.purge_plan import plan_purge
 from manifests.runtime.files import sha256_bytes
-from manifests.stores.requests import StoreError
+from manifests.stores.failures import StoreError
 from manifests.stores.store_path import STORE_MARKER, parse_path
 from tests.doubles.curation import curated, curated_album, install, rows, run
 from tests.doubles.stores import DENY, ERROR, KEY, find_secret, hurry, serve_s3

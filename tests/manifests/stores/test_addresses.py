@@ -10,7 +10,8 @@ from manifests.errors import BadInput
 from manifests.runtime.json_log import log
 from manifests.runtime.uris import display_path, member_uri, parse_member_uri, path_of, uri_of
 from manifests.stores.addresses import add_secrets, find_address, hide_in_word, hide_secrets
-from manifests.stores.requests import StoreError, _make_store
+from manifests.stores.failures import StoreError
+from manifests.stores.requests import _make_store
 from manifests.stores.store_path import StorePath, parse_path
 from tests.doubles.json_log import json_log
 

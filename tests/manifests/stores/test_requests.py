@@ -4,10 +4,11 @@ import pytest
 
 from curate.photos.walk import walk_files
 from manifests.runtime.uris import uri_of
-from manifests.stores import requests
-from manifests.stores.requests import StoreError
+from manifests.stores import failures, requests
+from manifests.stores.failures import StoreError
 from manifests.stores.store_path import parse_path
 from tests.doubles.hub import DATASET, serve_hub
+from tests.doubles.stores import hurry, serve_folder
 
 TOKEN = "hf_token-that-nobody-may-see"
 ROOT = f"hf://datasets/{DATASET}"
@@ -58,4 +59,39 @@ class HttpError(Exception):
     ],
 )
 def test_the_errors_of_gcsfs_have_a_reason(error, reason, is_final):
-    assert requests._explain(error) == (reason, is_final)
+    assert failures.explain_error(error) == (reason, is_final)
+
+
+def test_a_server_that_cannot_be_reached_is_called_by_its_name(monkeypatch, tmp_path):
+    hurry(monkeypatch)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # nothing answers at the port 9
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "key")
+    requests._make_store.cache_clear()
+    with pytest.raises(StoreError, match="the store cannot be reached; check the address and AWS_ENDPOINT_URL"):
+        parse_path("s3://bucket/a.jpg").stat()
+    requests._make_store.cache_clear()
+    with pytest.raises(StoreError, match="the web server cannot be reached"):
+        parse_path("http://127.0.0.1:9/a.jpg").stat()
+    with serve_folder(tmp_path) as server, pytest.raises(StoreError, match="no such file or folder at this address"):
+        parse_path(f"{server.address}/a.jpg").stat()
+
+
+class ClientError(PermissionError):
+    """Has the attributes of botocore.exceptions.ClientError."""
+
+    operation_name = "DeleteObject"
+
+    def __init__(self, code: str) -> None:
+        self.response = {"Error": {"Code": code}}
+
+
+@pytest.mark.parametrize(
+    ("code", "sentence"),
+    [("SignatureDoesNotMatch", "wrong or missing"), ("AccessDenied", "whether they allow the request DeleteObject")],
+)
+def test_wrong_credentials_and_a_missing_permission_have_different_sentences(code, sentence):
+    error = PermissionError("secret")
+    error.__cause__ = ClientError(code)
+    text = failures.describe_error("s3://bucket/a.jpg", failures.DENIED, error)
+    assert text.startswith("the store denies the access") and sentence in text and "secret" not in text
