@@ -11,7 +11,7 @@ references. The metrics are PSNR, sharpness and identity. No loss uses the judge
 compared with round 0.
 
 If the benchmark is interrupted, run it again, and each of its commands continues where it stopped. If the dataset and
-its restorers exist already, the benchmark only measures. A result is kept only if it was measured on the fixed list of
+its restorers already exist, the benchmark only measures. A result is kept only if it was measured on the fixed list of
 test people.
 """
 

@@ -8,7 +8,7 @@ LQ input, and the restorer with 0, 1, 2, 4 and 8 references. The command also me
 references, for example references of another person. The result also has the paired differences between these cases.
 
 If the benchmark is interrupted, run it again, and each of its commands continues where it stopped. If the dataset and
-its restorer exist already, the benchmark only measures. `--run RUN` measures another run of the same dataset. The judge
+its restorer already exist, the benchmark only measures. `--run RUN` measures another run of the same dataset. The judge
 is a recognizer that no loss uses. To choose settings, measure on `--split val`. The test people are a fixed list, and a
 result on other people is never kept.
 """

@@ -51,7 +51,7 @@ VARIATIONS = 16  # number of photos of each person
 def write_demo_photos(folder: Path, rng: np.random.Generator, variations: int = VARIATIONS) -> list[Path]:
     """Writes the demo's photos, and files that curation must drop, into `folder`. Returns the paths of all files.
 
-    Two calls with equal states of `rng` write equal bytes. If all files exist already, nothing is written. Raises
+    Two calls with equal states of `rng` write equal bytes. If all files already exist, nothing is written. Raises
     LikenessError if a package or its image is missing.
     """
     names = [f"{sitter.name}-{i:02d}.jpg" for sitter in SITTERS for i in range(variations)]

@@ -15,7 +15,7 @@ from manifests.runtime.files import remove_temporary_files, write_atomically
 from manifests.runtime.text import format_count, format_markdown_table
 
 CARD = "card.md"
-# The card lists at most this many sources, licences and values of consent (ours); the most frequent come first
+# The card lists at most this many (ours) sources, licences and values of consent; the most frequent come first
 _ROWS = 20
 
 _COUNTS = """

@@ -210,7 +210,7 @@ class _Plan:
         }
         if any(config != hash_config(self.config) for config, _ in units.values()):
             raise BadInput(
-                f"A set {self.name} exists already, but its preset had other numbers. "
+                f"A set {self.name} already exists, but its preset had other numbers. "
                 "A frozen set is never replaced: choose another --seed."
             )
         self.recorded_units = set(units)

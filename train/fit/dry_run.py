@@ -36,7 +36,7 @@ from train.recipes.recipes import DIFFUSION, RECOGNIZER, Recipe
 from train.recipes.schedules import DROP
 from train.recipes.training_presets import find_training_preset
 
-UPDATES = 3  # number of timed updates, which follow one update without timing (ours)
+UPDATES = 3  # number of timed updates (ours), which follow one update without timing
 _GIB = 2**30
 
 

@@ -49,8 +49,8 @@ class VreConfig:
 
     size: int  # The side of the embedder's input in pixels.
     channels: int  # The number of channels of the first level.
-    # Each level has `channels` times its multiplier as its number of channels. All levels but the last halve the
-    # resolution.
+    # Each level has one multiplier, and the number of its channels is `channels` times its multiplier. Every level
+    # except the last halves the resolution.
     multipliers: tuple[int, ...]
     codes: int  # The number of codes in the codebook.
     dim: int  # The length of a code.

@@ -32,8 +32,8 @@ class Places(NamedTuple):
 
 
 def find_places(present: torch.Tensor) -> Places:
-    """Returns the indices for `present` (B,K) bool, which is False for empty slots. A `present` on a GPU makes the CPU
-    wait."""
+    """Returns the indices of the slots that have a reference. `present` (B,K), bool, is False for empty slots. A
+    `present` on a GPU makes the CPU wait."""
     return Places(present.flatten().nonzero()[:, 0], _find_groups(present))
 
 

@@ -91,7 +91,8 @@ def restore_photo(output: PhotoOutput, setup: RestoreSetup) -> Steps[RestoredPho
         (face,) = faces
         face.alone.extend(raise_errors((yield Step([FaceInput(face.crop, nothing)], held))))
         choice = _choose(faces, photo_sha256, setup)
-    # Restore the faces, all in one step. If a face gets no references and was restored already, that result is used.
+    # Restore the faces, all in one step. If a face gets no references and was already restored without references, that
+    # result is used.
     name = "The face" if len(faces) == 1 else "The face at {}"
     plans = [
         plan_face(face, references, setup, name.format(",".join(f"{edge:.0f}" for edge in face.box)))

@@ -54,7 +54,7 @@ def plan_refusals(
 
     `log` is the whole log with the new decisions. `finder` knows the present rows. `allowed` has the row that each face
     of a refused photo gets if the photo is allowed again. `changes` are the rows that the new decisions of other kinds
-    change. A face that was erased already keeps its row.
+    change. A face that was already erased keeps its row.
     """
     rows = {face.face_id: face for face in changes}
     refused = find_refused_photos(log, rule)

@@ -50,7 +50,7 @@ def date_photos(ledger: Ledger, files: Sequence[File]) -> None:
 def choose_dates(files: Iterable[File], photos: Iterable[Photo], present: datetime) -> list[Photo]:
     """Returns the rows of the photos whose date changes. `present` is the current time in UTC.
 
-    If several files contain a photo, the earliest date without a doubt is used.
+    If several files contain a photo, the earliest date that can be trusted is used.
     """
     dated = [file for file in files if file.photo_id is not None and file.taken_from is not None]
     doubts = find_doubts(dated, present)
@@ -77,7 +77,7 @@ def _rank(file: File) -> tuple[bool, bool, datetime, str]:
 
 
 def find_doubts(files: Sequence[File], present: datetime) -> dict[str, str]:
-    """Returns uri -> why the date of a file cannot be trusted. Files without a doubt are left out."""
+    """Returns uri -> why the date of a file cannot be trusted. Files whose date can be trusted are left out."""
     doubts = {file.uri: file.taken_doubt for file in files if file.taken_doubt is not None}
     for file in files:
         if file.taken is not None and (doubt := _find_impossible(file.taken, present)) is not None:

@@ -1,6 +1,7 @@
 """Writes the format of FaceMe.
 
-Each target has a line of JSON with the paths of the target's and its references' embeddings.
+Each target has a line of JSON, which contains the paths of two kinds of embeddings: the embedding of the target, and
+the embeddings of its references.
 
 The layout follows FaceMe's dataset.py, utils/create_train_json.py and utils/preprocess.py. FaceMe's preprocess.py makes
 the files at these paths from the exported images. If the user asks for embeddings, the embeddings of the dataset are

@@ -1,7 +1,7 @@
 """Reads the date of a photo from the metadata of its file, and finds out why the date may be wrong.
 
-A file may have several fields with a date. The first date without a doubt is used, in the order of `_read_fields`. If
-every date has a doubt, the first date is used.
+A file may have several fields with a date. The first date that can be trusted is used, in the order of `_read_fields`.
+If no date can be trusted, the first date is used.
 """
 
 from __future__ import annotations

@@ -161,7 +161,7 @@ def test_the_same_ledger_and_settings_reuse_it_and_a_change_does_not(tmp_path: P
     first = snapshot(tmp_path)
     marker = first.folder / "marker"
     marker.touch()
-    # the snapshot exists already, so the second call needs no face models
+    # the snapshot already exists, so the second call needs no face models
     again = take_snapshot(tmp_path / "dataset", first.folder, 32)
     assert marker.exists() and again.hash == first.hash
     with Ledger.open(tmp_path / "dataset", write=True) as ledger:

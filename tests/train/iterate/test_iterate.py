@@ -189,7 +189,7 @@ def test_the_same_command_again_does_nothing_and_more_rounds_go_on(
     out, before = copied[0].parent / "out", rows_of(copied[0])
     first = [replace(one, run=str(out / Path(one.run).name)) for one in finished[2].rounds]
     with monkeypatch.context() as patch:
-        patch.setattr(train.iterate.clean, "_clean_target", lambda *_: pytest.fail("it was done already"))
+        patch.setattr(train.iterate.clean, "_clean_target", lambda *_: pytest.fail("it was already done"))
         assert run(*copied, out).rounds == first and rows_of(copied[0]) == before
     monkeypatch.setattr(train.iterate.clean, "run_model", lambda *told: sharpened(*told) ** 2)
     more = run(*copied, out, 2)

@@ -33,7 +33,8 @@ _NEEDED_OPTIONS = {"fid_folder": "--fid-folder", "fid_statistics": "--fid-statis
 
 
 def read_set_options(options: EvaluationOptions) -> tuple[EvaluationOptions, Statistics | None]:
-    """Returns the options with the convention of FID, and the statistics of `options.fid_statistics`.
+    """Adds the convention of FID to the options. Returns the new options, and the statistics in the file
+    `options.fid_statistics`.
 
     The convention is the one that the user named, or the one of the statistics, or the default. Raises BadInput if an
     option of FID is wrong, or if no chosen metric reads it. A wrong file of statistics is therefore an error before

@@ -46,7 +46,7 @@ def select_earlier_entries(out: Path, outputs: Sequence[PhotoOutput], settings: 
     """Returns the lines of earlier calls that stay in the log. `outputs` are the files of this call.
 
     A line is dropped if this call can write the same file, or if the photo failed earlier and this call tries it again.
-    Raises BadInput if an output file of this call exists already and is not in the log, is from another photo, or was
+    Raises BadInput if an output file of this call already exists and is not in the log, is from another photo, or was
     restored with other settings. If `settings` is None, the settings are not compared.
     """
     entries = _read_log(out)
@@ -58,17 +58,17 @@ def select_earlier_entries(out: Path, outputs: Sequence[PhotoOutput], settings: 
         earlier = by_place.get(place)
         if earlier is None:
             raise BadInput(
-                f"{make_printable(target)} exists already, but `likeness restore` did not write this file: give "
+                f"{make_printable(target)} already exists, but `likeness restore` did not write this file: give "
                 "another folder with --out."
             )
         if earlier["source"] != _make_absolute(photo):
             raise BadInput(
-                f"{make_printable(target)} exists already and was restored from {make_printable(earlier['source'])}: "
+                f"{make_printable(target)} already exists and was restored from {make_printable(earlier['source'])}: "
                 "give another folder with --out."
             )
         if settings is not None and earlier["settings"] != settings:
             raise BadInput(
-                f"{make_printable(target)} exists already and was restored with a different checkpoint, different "
+                f"{make_printable(target)} already exists and was restored with a different checkpoint, different "
                 "references or different options: remove the file, or give another folder with --out."
             )
     sources = {_make_absolute(output.photo) for output in outputs}
