@@ -319,7 +319,7 @@ class PeopleNow:
         """
         rows: dict[str, Face] = {}
         for face, cause in map(self.finder.find, drop.parts[0]):
-            if face is not None and not cause:  # for example, a newer move has taken the drop back for this face
+            if face is not None and not cause:  # for example, a newer move took back the drop of this face
                 same = (face.representative, *self._copies.get(face.representative, ()))
                 rows |= {name: self.faces[name] for name in same}
             elif face is not None and face.reason == DROPPED_BY_DECISION:

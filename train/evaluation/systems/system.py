@@ -90,7 +90,7 @@ def list_differences(references: int) -> tuple[tuple[str, str, str], ...]:
 
 
 def list_counterfactual_differences(references: int) -> tuple[tuple[str, str, str], ...]:
-    """Returns the pairs of `list_differences` and more pairs, as (name of the difference, first key, second key).
+    """Returns the pairs of `list_differences` and adds more pairs, as (name of the difference, first key, second key).
 
     The added pairs compare right references with each kind of changed references. Two more pairs compare right and
     wrong references with no references. These references are used without the check of `restore`.
