@@ -4,8 +4,9 @@ The keys of a preset file are the fields of `degrade.sampling.Preset`.
 
     down = [2, 16]              # required, like resize; a range is [low, high]
     resize = "bilinear"
-    blur = [0.5, 8]             # without this key, there is no blur step; the same is true of noise and jpeg noise =
-    [0, 15] jpeg = [40, 95]
+    blur = [0.5, 8]             # without this key, there is no blur step; the same is true of noise and jpeg
+    noise = [0, 15]
+    jpeg = [40, 95]
 
 A second-order chain has the table `orders` in place of the ranges of a simple chain. The keys of `orders` are `first`,
 `second`, `small` and `final_sinc`.
