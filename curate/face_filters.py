@@ -97,8 +97,8 @@ HQ256 = _make_rung("hq256", "upsample > 2")
 HQ512 = _make_rung("hq512", "upsample > 1")
 RUNGS = (DEFAULT, STRICT, HQ256, HQ512)  # each set drops all faces that the previous set drops
 
-# The set `keep-outside` accepts the same faces as `default`. With `keep-outside`, a target of the split `test` may lie
-# partly outside its photo.
+# The set `keep-outside` accepts the same faces as `default`. With `keep-outside`, any part of
+# the crop of a test target may lie outside the photo.
 KEEP_OUTSIDE = FilterSet("keep-outside", 2, DEFAULT.filters)
 
 FILTER_SETS = {filters.name: filters for filters in (*RUNGS, KEEP_OUTSIDE)}

@@ -146,8 +146,8 @@ def _apply(
         changes = [*changes, *copies]  # no face occurs twice, because a face without consent is never a near-duplicate
         faces = _replace_rows(faces, copies)
     later = describe_next_curation(log, unapplied, faces)
-    # `compute_groups` updates the ids of the people once for each earlier command. The last command is not
-    # among these commands, because the new groups already contain its effect.
+    # People keep their ids as if each earlier command had grouped the faces. The last command needs no such step,
+    # because this grouping carries it out.
     batches = read_decision_batches(ledger)
     groups = compute_groups(ledger, faces, log, config, progress, batches if new else batches[:-1])
     remaining = [remove_embedding(face) if face.face_id in consent.erased else face for face in faces]

@@ -100,7 +100,7 @@ def build_report(dataset: Path, runs: Sequence[Path] = ()) -> Path:
         if old.name not in pages:
             old.unlink()
     for file_name, content in pages.items():
-        kind = file_name.partition(".")[0].partition("-")[0]  # people.html and people-1.html have the same layout
+        kind = file_name.partition(".")[0].partition("-")[0]  # people.html and people-1.html have the same template
         text = environment.get_template(f"{kind}.html.j2").render(name=values["name"], pages=people.pages, **content)
         write_atomically(path.parent / file_name, text.encode("utf-8"))
     write_atomically(path, page.encode("utf-8"))

@@ -1,4 +1,4 @@
-"""Finds the preset of a training image: a preset of degrade/presets.py, MILD, CLEAN, or a preset in a recipe."""
+"""Finds a preset for training by its name: a preset of degrade/presets.py, MILD, CLEAN, or a preset in a recipe."""
 
 from __future__ import annotations
 

@@ -130,10 +130,11 @@ def make_splits(
     If faces are split by identity, the split of a person who shares no photo follows from a hash of the person's
     smallest face_id. The name of a person has no effect on the person's split. People who share photos go to the same
     split, if the splits do not become too small (shared_photos.py). If three or more people have two photos or more,
-    every split gets people, unless too many faces would be set aside. A person with a single face has no references. A
-    person with a single face gets the split of the person with the most faces in the same photo, so that the photo can
-    be used. A face is set aside if its photo shows people of two splits. If faces are split by photos, the rules for
-    people apply to photos, and copies of a photo stay together.
+    every split gets people, unless too many faces would be set aside. A person with a single face has no references.
+    Such a person gets the split of another person in the same photo, so that the photo can be used. If the photo shows
+    several other people, the person with the most faces in the collection counts. A face is set aside if its photo
+    shows people of two splits. If faces are split by photos, the rules for people apply to photos, and copies of a
+    photo stay together.
 
     If no row of `before` is locked, the rows of `before` have no effect. If at least one row is locked, a model may
     have been trained on the faces of all rows, so every row keeps its split. The person of a row gets the split of the

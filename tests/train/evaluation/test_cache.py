@@ -654,7 +654,7 @@ def test_two_evaluations_share_a_file_and_another_checkpoint_removes_the_entries
     assert one.get("y") == b"2" and two.get("x") == b"1"
     other = EvaluationCache(tmp_path, "b", pytest.fail)
     assert other.get("x") is None and one.get("x") is None
-    one.put("x", b"3")  # the older process still writes, but not into the new scope
+    one.put("x", b"3")  # the file belongs to "b" now, so nothing is written
     one.close()
     assert other.get("x") is None
     with closing(sqlite3.connect(tmp_path / EVALUATION_CACHE)) as file:
