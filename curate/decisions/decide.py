@@ -84,9 +84,12 @@ def decide(
         desk = read_desk(ledger)
         planned = plan_on_desk(desk, requests, ledger.read_embeddings)
         new = planned.decisions
-        if not new:
-            return Outcome((), (), len(ledger.read_rows(Identity)), tuple(planned.notices))
         waiting = count_unapplied_decisions(ledger)
+        if not new and not waiting:
+            return Outcome((), (), len(ledger.read_rows(Identity)), tuple(planned.notices))
+        if not new:  # an earlier call recorded the same decisions, and was stopped before it applied them
+            outcome = _apply(ledger, config, same_person, [], dry_run, progress)
+            return replace(outcome, notices=(*planned.notices, *outcome.notices))
         notices = [*planned.notices, *describe_taken_back(desk.people.log, new, desk.lookup.name_decision)]
         notices += [*describe_same_names(new, desk.people), *_describe_waiting(waiting)]
         outcome = _apply(ledger, config, same_person, new, dry_run, progress)

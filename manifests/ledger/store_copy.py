@@ -68,12 +68,11 @@ def try_permissions(store: StorePath, key: bytes | None) -> None:
 
     `key` is the same as in `check_store`. Raises BadInput if the store refuses.
     """
-    marker = store / STORE_MARKER
     try:
         if key is not None and _is_ours(store, _compute_name(store, key)):
             return
-        marker.write_bytes(json.dumps({"dataset": ""}).encode())
-        marker.unlink()
+        _write_marker(store, "")
+        (store / STORE_MARKER).unlink()
     except StoreError as error:
         reason = "the bucket does not exist" if isinstance(error, StoreFileMissing) else error.strerror
         raise BadInput(f"{store} cannot be used with --store: {reason}. {_PERMISSIONS}") from None
@@ -86,7 +85,7 @@ def choose_store(ledger: Ledger, store: StorePath, key: bytes) -> None:
     """
     name = _compute_name(store, key)
     if not _is_ours(store, name):
-        (store / STORE_MARKER).write_bytes(json.dumps({"dataset": name}).encode())
+        _write_marker(store, name)
     ledger.record(STAGE, "all", {}, detail={"address": str(store), "dataset": name})
 
 
@@ -174,24 +173,32 @@ def erase_from_store(ledger: Ledger, faces: Iterable[str]) -> None:
 def find_store(ledger: Ledger) -> StorePath | None:
     """Returns the folder of the dataset in a store, or None.
 
-    Raises BadInput if the folder belongs to another dataset.
+    If somebody deleted all files of the folder, the file STORE_MARKER is written again. Raises BadInput if the folder
+    belongs to another dataset.
     """
     detail = ledger.read_detail(STAGE)
     if not detail:
         return None
     store = parse_path(detail["address"])
     assert isinstance(store, StorePath)
-    if not _is_ours(store, detail["dataset"]):
+    if _is_ours(store, detail["dataset"]):
+        return store
+    if not _is_new(store):
         raise BadInput(
             f"{store / STORE_MARKER} is missing or belongs to another dataset, so nothing was copied or deleted there. "
             "Restore this file."
         )
+    _write_marker(store, detail["dataset"])
     return store
 
 
 def _compute_name(store: Path, key: bytes) -> str:
     """Returns the name of the dataset in the file STORE_MARKER. Nobody can compute it without the key."""
     return hashlib.sha256(key + str(store).encode()).hexdigest()[:32]
+
+
+def _write_marker(store: StorePath, dataset: str) -> None:
+    (store / STORE_MARKER).write_bytes(json.dumps({"dataset": dataset}).encode())
 
 
 def _is_new(store: StorePath) -> bool:

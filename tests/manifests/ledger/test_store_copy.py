@@ -1,6 +1,7 @@
 """Tests the copy of a dataset in an object store: which files are copied and deleted, and which folders are refused."""
 
 import time
+from pathlib import Path
 
 import boto3
 import pytest
@@ -12,7 +13,7 @@ from curate.photos.walk import walk_files
 from degrade.frozen.dataset_sets import make_set
 from manifests.check import check_ledger
 from manifests.errors import BadInput
-from manifests.ledger.paths import PENDING_NAME
+from manifests.ledger.paths import PENDING_NAME, crop_path
 from manifests.ledger.records import Face, File, Membership, Purge
 from manifests.ledger.store_copy import SUMS
 from manifests.privacy.purge import purge
@@ -191,6 +192,24 @@ def test_a_purge_that_the_store_stopped_is_finished_by_the_same_command_and_by_a
     assert code == 0 and text.count("Proof:") == 2 == text.count("Likeness also searched the store s3://copies/purged")
     assert not {"person0/0.png", "person0/1.png"} & left() and check_ledger(dataset) == []
     assert len(rows(dataset, Purge)) == 3
+
+
+def test_a_refused_consent_that_the_store_stopped_is_finished_by_the_same_command(s3, tmp_path):
+    s3.disturb = lambda method, path: None
+    photos, dataset = curated_album(tmp_path)
+    run([photos], dataset, CurateConfig(), store=parse_path("s3://copies/refused"))
+    face = rows(dataset, Face)[0]
+    key = f"refused/{crop_path(Path(), face.face_id)}"
+    refuse = ("decide", dataset, "consent", face.photo_id, "--consent", "withdrawn")
+    s3.disturb = lambda method, path: DENY if method == "DELETE" else None
+    assert call(*refuse)[0] == 1 and download(s3, key)
+    s3.disturb = lambda method, path: None
+    assert call(*refuse)[0] == 0 and not download(s3, key) and check_ledger(dataset) == []
+    # if somebody deletes the copy, it is written again
+    for name in download(s3, "refused/"):
+        s3.client.delete_object(Bucket="copies", Key=f"refused/{name}")
+    curated(photos, dataset)
+    assert download(s3, "refused/").keys() == {*local_files(dataset), SUMS, STORE_MARKER}
 
 
 def test_a_crop_that_was_changed_in_the_store_is_copied_again(s3, tmp_path):
