@@ -92,7 +92,7 @@ FLAGS = {
     "--min-face": ("PIXELS", "The smallest distance between the eyes of the faces to look for in large photos"),
     "--labels": (
         "LABELS",
-        "The source of labels: folder, FILE.csv, hint, hint:FILE.csv or metadata; hints and metadata change no groups",
+        "The labels: folder or FILE.csv (these change groups), or hint, hint:FILE.csv or metadata (these do not)",
     ),
     "--same-person": (
         "COSINE",

@@ -54,7 +54,7 @@ ADVERSARIAL: Recipe = replace(SMALL, name="adversarial", losses={**SMALL.losses,
 
 
 def small(name: str, base: str = TINY) -> Recipe:
-    """Returns a recipe of the table, made small enough for ten training steps in a test.
+    """Returns the recipe `name` of train/recipes/recipes.py, made small enough for ten training steps in a test.
 
     On the base tiny, the networks are as small as in SMALL.
     """

@@ -167,7 +167,7 @@ class FaceLookup:
         )
 
     def find_other_members(self, faces: Sequence[FaceLocation], identity: str) -> tuple[FaceLocation, ...]:
-        """Returns the faces of an identity that are not in `faces`. The returned faces are witnesses."""
+        """Returns the faces of an identity that are not in `faces`. Several returned faces are witnesses."""
         excluded = {self._find_today(face) for face in faces}
         return name_single_witness(
             replace(self.locate(face_id), witness=True)

@@ -75,9 +75,9 @@ def _find_in_blocks(
 ) -> Iterator[tuple[slice, np.ndarray]]:
     """Yields slices of the rows, and their candidates, int32 (q, c). The last candidates of a row may be -1.
 
-    `find` returns the candidates of a slice of at most _ROWS_AT_ONCE rows. The candidates of a row take `row_bytes`
-    bytes of memory. If the memory is limited, the yielded slices have more rows. The caller reads the whole file of
-    embeddings for each slice, so fewer slices need fewer reads.
+    `find` returns the candidates of a slice of at most _ROWS_AT_ONCE rows. The candidates of a row take at most about
+    `row_bytes` bytes of memory. If the memory is limited, the yielded slices have more rows. The caller reads the whole
+    file of embeddings for each slice, so fewer slices need fewer reads.
     """
     steps = 1
     if workspace.memory is not None:

@@ -55,7 +55,9 @@ _MIN_NEGATIVE_SHARE = 0.01
 class Evidence:
     """The parameters of the odds, which are calibrated on a collection."""
 
-    spread: float  # Standard deviation of the cosines between strangers, times TAIL_FACTOR.
+    # Standard deviation of the cosines between strangers, times TAIL_FACTOR. A large collection has a measured tail
+    # factor, which takes the place of TAIL_FACTOR.
+    spread: float
     mean_within: float  # Mean cosine of two faces of one person.
 
     def compute_log_odds(self, cosine: np.ndarray, mean_cosine: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:

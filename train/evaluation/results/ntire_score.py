@@ -60,9 +60,9 @@ def describe_gate(
 ) -> dict[str, Any]:
     """Returns the part of a result that describes the gate, or {} if the user did not ask for the score.
 
-    The key `systems` has the result of each system: the number of images, the number of faces below the threshold of
-    each subset, and whether the system passes. An image that could not be measured counts as below the threshold
-    (ours). If the images cannot be judged, the key `reason` says why.
+    The key `systems` has the result of each system: the number of images, whether the system passes, and for each
+    subset the number of faces whose cosine is below the threshold of the subset. An image that could not be measured
+    counts as below the threshold (ours). If the images cannot be judged, the key `reason` says why.
     """
     if NAME not in metrics:
         return {}

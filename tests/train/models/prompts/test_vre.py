@@ -1,4 +1,4 @@
-"""Tests the VQ autoencoder, the visual representation embedder, and the recipe `vre`, which trains both."""
+"""Tests the VQ autoencoder, the visual representation embedder, and the recipe `vre`, which trains two autoencoders."""
 
 import json
 import math
