@@ -71,7 +71,7 @@ def curate(
     store: Annotated[Path | None, flag("--store", default="none", parser=parse_path)] = None,
     workers: Annotated[int | None, flag("--workers", default="all cores")] = None,
     device: Annotated[str, flag("--device")] = "auto",
-    engine: Annotated[str, flag("--engine")] = "local",
+    engine: Annotated[str, flag("--engine", ": local, or ray for a Ray cluster (docs/scale.md)")] = "local",
     address: Annotated[str | None, flag("--address", default="none")] = None,
     dry_run: Annotated[bool, flag("--dry-run")] = False,
     as_json: Annotated[bool, flag("--json")] = False,

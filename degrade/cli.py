@@ -82,7 +82,15 @@ def degrade(
         ),
     ] = None,
     seed: Annotated[int | None, flag("--seed", low=0, high=MAX_SEED, default="0")] = None,
-    engine: Annotated[str | None, flag("--engine", default="exact")] = None,
+    engine: Annotated[
+        str | None,
+        flag(
+            "--engine",
+            ": exact on this machine, ray for exact on a Ray cluster (docs/scale.md), or basicsr for the code of "
+            "published papers",
+            default="exact",
+        ),
+    ] = None,
     address: Annotated[str | None, flag("--address", default="none")] = None,
     replay: Annotated[Path | None, flag("--replay", default="none", parser=parse_path)] = None,
     workers: Annotated[int | None, flag("--workers", default="all cores")] = None,

@@ -27,6 +27,7 @@ from manifests.runtime.cluster.cluster_pool import open_cluster_pool
 from manifests.runtime.cluster.connection import connect_to_cluster
 from manifests.runtime.cluster.ray_process import MESSAGES, RayProcess
 from manifests.runtime.workers import open_pool
+from manifests.stores.store_path import parse_path
 from tests.doubles import curation as doubles
 from tests.doubles.cluster import start_double, two_nodes
 from tests.doubles.cluster_restorer import LOADED, check_with_doubles, install, restore_into
@@ -104,6 +105,12 @@ def _check_pool(ray: RayProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     with (
         pytest.raises(BadInput, match=f"On the node .*: {missing} is missing"),
         open_cluster_pool(ray, files=[[missing]]),
+    ):
+        pass
+    photos = parse_path("s3://photos/album")  # the nodes have no credentials
+    with (
+        pytest.raises(BadInput, match=r"On the node .*: s3://photos/album cannot be read: the store denies"),
+        open_cluster_pool(ray, files=[[photos]]),
     ):
         pass
     with pytest.raises(LikenessError, match=r"cannot run Likeness \(ZeroDivisionError: "):

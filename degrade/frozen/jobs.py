@@ -84,7 +84,10 @@ class Comparison:
 def check_engine(engine: str) -> None:
     """Raises BadInput if the engine is unknown or not installed."""
     if engine not in ENGINES:
-        raise BadInput(f"There is no engine {engine}; the engines are {', '.join(ENGINES)} and ray.")
+        raise BadInput(
+            f"There is no engine {engine}; the engines are {', '.join(ENGINES)} and ray. "
+            "Without --engine, exact is used."
+        )
     if engine == "basicsr":
         from degrade.engines import basicsr_reference
 

@@ -57,15 +57,11 @@ FLAGS = {
         "The device of the face models in curation: auto, cpu, cuda, tensorrt, directml, coreml or openvino "
         "(docs/speed.md)",
     ),
-    "--engine": (
-        "ENGINE",
-        "What does the work: local or ray in a curation and a restoration (docs/scale.md); exact, basicsr (the code of "
-        "published papers) or ray in a degradation",
-    ),
+    "--engine": ("ENGINE", "What does the work"),
     "--address": (
         "ADDRESS",
-        "The address of a running Ray cluster, HOST:PORT or auto; without this option, --engine ray starts Ray on this "
-        "machine",
+        "The address of a running Ray cluster, HOST:PORT or auto (docs/scale.md); without this option, --engine ray "
+        "starts Ray on this machine",
     ),
     "--yes": ("", "Delete without a question; the deletion cannot be undone"),
     # options for the input

@@ -20,6 +20,8 @@ from manifests.privacy.kept_out import find_kept_out_reason
 from manifests.privacy.keys import HIDDEN_PREFIX, hide_uri, read_key
 from manifests.runtime.text import make_printable
 from manifests.runtime.uris import display_path, is_end_of_path, is_missing, uri_of
+from manifests.stores.addresses import starts_like_address
+from manifests.stores.requests import MEANINGS
 from manifests.why.describe_face import describe_decision, describe_face, format_status
 from manifests.why.filter_facts import describe_filters, find_overridden_filters
 
@@ -203,7 +205,8 @@ def _explain_file(file: dict[str, Any], photo: str, facts: _Facts) -> tuple[list
     name = photo if hidden or uri is None else display_path(uri)
     place = "no file contains the photo any more" if uri is None else make_printable(name)
     missing = ", the file does not exist any more" if not exists and uri and photo_id else ""
-    lines = [f"{place}: {format_status(file)}{missing}"]
+    cause = f" ({MEANINGS[file['reason']]})" if starts_like_address(uri or "") and file["reason"] in MEANINGS else ""
+    lines = [f"{place}: {format_status(file)}{cause}{missing}"]
 
     picture, labels = facts.photos.get(photo_id), facts.labels.get(photo_id, [])
     if picture is not None:

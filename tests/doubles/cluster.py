@@ -14,6 +14,7 @@ import pytest
 from curate.detection.detect import start_worker
 from manifests.runtime.cluster.connection import SETTINGS
 from tests.doubles import curation
+from tests.doubles.commands.forked_workers import start_server
 from tests.doubles.commands.misbehaviour import short
 from tests.places import REPOSITORY
 
@@ -33,6 +34,7 @@ def two_nodes(**variables: str) -> Iterator[Any]:
 
     The files of Ray are in a folder of their own, which is removed after the block.
     """
+    start_server()  # before a test changes the current folder
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # the path of a socket must be short
     paths = os.pathsep.join(filter(None, (variables.pop("PYTHONPATH", None), str(REPOSITORY))))
     with pytest.MonkeyPatch.context() as patch:
@@ -40,11 +42,14 @@ def two_nodes(**variables: str) -> Iterator[Any]:
             **SETTINGS,
             "RAY_AUTH_MODE": "disabled",
             "RAY_TMPDIR": folder,
+            "AWS_EC2_METADATA_DISABLED": "true",  # otherwise, a node without credentials asks the network for them
             "RAY_worker_niceness": "0",  # with Ray's default of 15, a test would wait for all other processes
             **variables,
             "PYTHONPATH": paths,
         }.items():
             patch.setenv(name, value)
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL"):
+            patch.delenv(name, raising=False)
         from ray.cluster_utils import Cluster
 
         cluster = Cluster()

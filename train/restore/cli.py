@@ -76,7 +76,7 @@ def restore(
     faces: Annotated[str | None, flag("--faces", default="as in training", panel=_MODELS)] = None,
     base_model: Annotated[str | None, flag("--base-model", default="as in training", panel=_MODELS)] = None,
     weights: Annotated[Path | None, flag("--weights", default="torch's cache", panel=_MODELS)] = None,
-    engine: Annotated[str, flag("--engine")] = "local",
+    engine: Annotated[str, flag("--engine", ": local, or ray for a Ray cluster (docs/scale.md)")] = "local",
     address: Annotated[str | None, flag("--address", default="none")] = None,
     page: Annotated[
         Path | None, flag("--page", "; the page shows each face, its references and its restoration", panel=_PAGE)

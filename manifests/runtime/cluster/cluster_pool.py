@@ -12,7 +12,7 @@ import pickle
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from manifests.runtime.cluster.node_versions import describe_difference, find_ve
 from manifests.runtime.cluster.node_work import Preparation
 from manifests.runtime.cluster.ray_process import RayProcess
 from manifests.runtime.workers import BatchMap
+from manifests.stores.address_lists import read_address_list
+from manifests.stores.requests import StoreError
 from manifests.stores.store_path import StorePath
 
 AHEAD = 4  # The largest number of batches that wait or run for each core. The local engine has the same number.
@@ -51,7 +53,7 @@ def open_cluster_pool(
     a whole node without `on_gpu`. `count_cores_of_batch` returns its number of cores.
 
     Before the first batch, one process of each node is tested. Raises BadInput if a node has another version of
-    Likeness, Python or a library. Raises BadInput if a node does not see `files`, or if `on_gpu` is true and no node
+    Likeness, Python or a library. Raises BadInput if a node cannot read `files`, or if `on_gpu` is true and no node
     has a GPU. Raises ModelUnavailable if `check` raises an error on a node. Raises LikenessError if no node is left.
     Raises ClusterLost if the head node stops.
     """
@@ -61,7 +63,7 @@ def open_cluster_pool(
         raise BadInput("No node of the cluster offers a GPU to Ray. Start the nodes with GPUs, or give --device cpu.")
     share = 0.0 if not on_gpu else 1.0 if alone else min(1.0, gpus / max(1, cores))
     cores_of_batch = count_cores_of_batch(ray, on_gpu) if alone else 1
-    places = [[path.absolute() for path in place if not isinstance(path, StorePath)] for place in files]
+    places = [[path.absolute() for path in place] for place in files]
     prepared = Preparation(start and pickle.dumps(start), check and pickle.dumps(check), places, nested, Path.cwd())
     versions = find_versions()
     needed = ("CPU", "GPU") if on_gpu else ("CPU",)
@@ -93,16 +95,21 @@ def list_first_files(paths: Iterable[Path]) -> list[list[Path]]:
     """Returns a few files of each path that the user named. With these files, Likeness tests whether the nodes see the
     paths.
 
-    A path in a store is left out. A list of addresses is left out too, because only the driver reads it. At most
-    MOST_PLACES paths are looked at.
+    A folder in a store is returned itself, because a store can need a minute to list a large folder. In place of a list
+    of addresses, its first address is returned, if the driver can read it. At most MOST_PLACES paths are looked at.
     """
-    places = []
+    places: list[list[Path]] = []
     for path in islice(paths, MOST_PLACES):
-        if isinstance(path, StorePath) or path.suffix.lower() == ".txt":
-            continue
-        walked = ((folder, names) for folder, _, names in os.walk(path) if names)
-        folder, names = next(walked, (str(path.parent), [path.name]))
-        places.append([Path(folder, name) for name in sorted(names)[:FILES_OF_PLACE]])
+        if addresses := read_address_list(path):
+            with suppress(StoreError):
+                addresses[0].fetch_facts()
+                places.append([addresses[0]])
+        elif isinstance(path, StorePath):
+            places.append([path])
+        else:
+            walked = ((folder, names) for folder, _, names in os.walk(path) if names)
+            folder, names = next(walked, (str(path.parent), [path.name]))
+            places.append([Path(folder, name) for name in sorted(names)[:FILES_OF_PLACE]])
     return places
 
 

@@ -18,7 +18,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from manifests.errors import BadInput
 from manifests.runtime.workers import BatchMap, open_pool
+from manifests.stores.requests import StoreError
+from manifests.stores.store_path import StorePath
 
 
 class Preparation(NamedTuple):
@@ -78,7 +81,7 @@ def _prepare_pool(preparation: bytes) -> BatchMap:
         _held.stack.close()
         _held.map_batches = None
         prepared: Preparation = pickle.loads(preparation)
-        _check_files(prepared.files)
+        _check_files([place for place in prepared.files if not _is_in_store(place)])
         with suppress(OSError):  # if this node has no such folder, all paths of the files are absolute
             os.chdir(prepared.current_folder)
         # A spawned process runs the main file of its parent again. Here, this file would import Ray.
@@ -86,6 +89,8 @@ def _prepare_pool(preparation: bytes) -> BatchMap:
         start = None if prepared.start is None else partial(_start_pickled, prepared.start)
         map_batches = _held.stack.enter_context(open_pool(1, start, prepared.nested))
         atexit.register(_held.stack.close)  # multiprocessing would wait for the end of a nested worker process
+        if in_stores := [place for place in prepared.files if _is_in_store(place)]:
+            list(map_batches(_check_stores, [in_stores]))  # the libraries of stores take memory, so not in this process
         if prepared.check is not None:
             list(map_batches(partial(_call_pickled, prepared.check), [None]))
         _held.key, _held.map_batches = key, map_batches
@@ -109,3 +114,33 @@ def _check_files(places: Sequence[Sequence[Path]]) -> None:
                 f"{files[0]} is missing. Every node must have the files of the command at the same paths. Mount the "
                 "driver's file system on this node, and run the same command again."
             )
+
+
+def _is_in_store(place: Sequence[Path]) -> bool:
+    return bool(place) and isinstance(place[0], StorePath)
+
+
+def _check_stores(places: Sequence[Sequence[StorePath]]) -> None:
+    """Raises _Unseen if this node can read no file of a place in a store."""
+    for files in places:
+        errors = [error for file in files if (error := _find_store_error(file)) is not None]
+        if len(errors) == len(files):
+            raise _Unseen(
+                f"{errors[0]} Give every node the credentials, the settings (such as AWS_ENDPOINT_URL) and the "
+                "libraries of the store. Then start Ray on this node again, and run the same command again."
+            )
+
+
+def _find_store_error(path: StorePath) -> str | None:
+    """Returns a sentence if this node cannot read a file, or cannot list a folder.
+
+    One byte of a file is read, because a store can allow to list a file and not to read it.
+    """
+    try:
+        if not path.fetch_facts().is_folder:
+            path.read_head(1)
+    except StoreError as error:
+        return f"{path} cannot be read: {error.strerror}."
+    except BadInput as error:  # a library is missing
+        return str(error)
+    return None

@@ -42,14 +42,14 @@ class RayProcess:
         self._waiting = 0  # the number of replies that were not read, because Ctrl-C interrupted `call`
         context = multiprocessing.get_context("spawn")
         self._pipe, other_end = context.Pipe()
-        # A daemon of multiprocessing cannot start processes.
-        self._process = context.Process(target=_serve, args=(other_end, folder), daemon=False)
         before = {name: os.environ.get(name) for name in variables}
         # Ctrl-C is handled by the process of the command alone. `open_pool` says why the tracker is started here.
         resource_tracker.ensure_running()
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         os.environ.update(variables)
         try:
+            # A daemon of multiprocessing cannot start processes.
+            self._process = context.Process(target=_serve, args=(other_end, folder), daemon=False)
             self._process.start()
         finally:
             for name, value in before.items():

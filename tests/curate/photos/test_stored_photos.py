@@ -14,6 +14,8 @@ from curate.config import CurateConfig
 from curate.photos.walk import walk_files
 from manifests.errors import BadInput, StoreFailed
 from manifests.ledger.records import Face, File, Photo
+from manifests.runtime.cluster.cluster_pool import list_first_files
+from manifests.runtime.cluster.node_work import _check_stores, _Unseen
 from manifests.runtime.uris import path_of, uri_of
 from manifests.stores import requests
 from manifests.stores.store_path import parse_path
@@ -226,6 +228,19 @@ def test_a_store_that_fails_after_the_scan_is_named_and_the_run_fails(s3, tmp_pa
     assert len(rows(tmp_path / "dataset", Face)) == 0 and not curated(
         parse_path("s3://photos/lost"), tmp_path / "dataset"
     ).photos.get("file_vanished_or_changed")
+
+
+def test_a_node_that_cannot_read_a_store_is_noticed(s3):
+    s3.put("node/a.jpg", b"bytes")
+    folder, file, missing = (parse_path(f"s3://photos/{name}") for name in ("node", "node/a.jpg", "node/b.jpg"))
+    assert list_first_files([folder, file]) == [[folder], [file]]
+    _check_stores([[folder], [file], [missing, file]])
+    with pytest.raises(_Unseen, match=r"b\.jpg cannot be read: there is no such file"):
+        _check_stores([[file], [missing]])
+    s3.disturb = lambda method, path: DENY if method == "GET" and path.endswith("a.jpg") else None
+    with pytest.raises(_Unseen, match=r"a\.jpg cannot be read: the store denies the access"):
+        _check_stores([[file]])
+    s3.disturb = lambda *_: None
 
 
 def test_names_are_left_out_in_a_store_as_in_a_folder(s3, tmp_path):
