@@ -21,7 +21,7 @@ from manifests.privacy.keys import HIDDEN_PREFIX, hide_uri, read_key
 from manifests.runtime.text import make_printable
 from manifests.runtime.uris import display_path, is_end_of_path, is_missing, uri_of
 from manifests.stores.addresses import starts_like_address
-from manifests.stores.requests import MEANINGS
+from manifests.stores.failures import MEANINGS
 from manifests.why.describe_face import describe_decision, describe_face, format_status
 from manifests.why.filter_facts import describe_filters, find_overridden_filters
 

@@ -24,7 +24,7 @@ from manifests.runtime.cluster.node_work import Preparation
 from manifests.runtime.cluster.ray_process import RayProcess
 from manifests.runtime.workers import BatchMap
 from manifests.stores.address_lists import read_address_list
-from manifests.stores.requests import StoreError
+from manifests.stores.failures import StoreError
 from manifests.stores.store_path import StorePath
 
 AHEAD = 4  # The largest number of batches that wait or run for each core. The local engine has the same number.

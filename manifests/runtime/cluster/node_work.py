@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from manifests.errors import BadInput
 from manifests.runtime.workers import BatchMap, open_pool
-from manifests.stores.requests import StoreError
+from manifests.stores.failures import StoreError
 from manifests.stores.store_path import StorePath
 
 
