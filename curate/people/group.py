@@ -13,9 +13,9 @@ from curate.detection.worth import measure_worth, read_worth_scale
 from curate.people.clustering.confidence import count_cosines
 from curate.people.clustering.extend_grouping import extend_grouping
 from curate.people.clustering.group_embeddings import Grouping, group_embeddings
-from curate.people.collages import describe_collages, describe_repeated_faces, find_collages
 from curate.people.constraints.apply_decisions import apply_decisions
 from curate.people.constraints.links import Links, resolve_links
+from curate.people.copies.collages import describe_collages, describe_repeated_faces, find_collages
 from curate.people.copies.near_duplicates import find_pictures, select_replaced_faces, select_usable_faces
 from curate.people.earlier_grouping import (
     CHANGED,

@@ -18,8 +18,8 @@ from curate.config import CurateConfig, DedupeRules
 from curate.faces.comparison.turned_hashes import VARIANTS, count_different_bits, turn_hashes, unpack_hashes
 from curate.faces.interface import FaceModels
 from curate.people.clustering.components import label_components
-from curate.people.collages import find_repeated_frames, find_repeating_photos
 from curate.people.constraints.links import find_dropped_faces, find_preferred_faces
+from curate.people.copies.collages import find_repeated_frames, find_repeating_photos
 from curate.people.copies.earlier_sets import describe_search, read_earlier_sets, select_rows_to_search
 from curate.people.copies.same_picture import find_copies
 from curate.photos.history.file_history import FILE_REPLACED

@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 
-from curate.people.collages import describe_collages, describe_repeated_faces, find_collages, find_repeating_photos
+from curate.people.copies.collages import (
+    describe_collages,
+    describe_repeated_faces,
+    find_collages,
+    find_repeating_photos,
+)
 from tests.doubles.faces.face_rows import face
 
 
