@@ -2,8 +2,8 @@
 
     python benchmarks/evaluate_twice.py DATASET RUN [--set NAME] [--metrics NAMES] [--weights FOLDER] [--keep]
 
-The script evaluates a copy of the run that contains only links to the checkpoints and to the snapshot, so the first
-evaluation finds no cache. The time is processor time of the whole command, because other programs may run on the
+The script evaluates a copy of the run. The copy contains only links to the checkpoints and to the snapshot, so the
+first evaluation finds no cache. The time is processor time of the whole command, because other programs may run on the
 machine. The script ends with an error if the two evaluations do not write the same bytes.
 """
 

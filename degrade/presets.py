@@ -33,8 +33,8 @@ _REAL_ESRGAN = SecondOrder(
 #   options/CodeFormer_stage3.yml. Our preset does not change colours.
 # `codeformer-large`: the numbers are those of the large degradation in stage II, from the keys *_large of the same
 #   file.
-# `diffbir`: the numbers are from DiffBIR's configs/train/train_stage1.yaml and train_stage2.yaml. The two files contain
-#   equal ranges.
+# `diffbir`: the numbers are from DiffBIR's configs/train/train_stage1.yaml and train_stage2.yaml. Both files contain
+#   the same ranges.
 # `difface`: the numbers are from DifFace's configs/training/swinir_ffhq512.yaml. DifFace also makes the target gray
 #   (gt_gray). Our target keeps its colours.
 # `osediff-face`: the numbers are from OSEDiff's dataloaders/params_codeformer.yml.

@@ -84,8 +84,8 @@ def measure(folder: Path, shared: Path, seed: int) -> dict[str, Any]:
     """Curates albums of people who are held out of tuning: without strips, and with one strip of each person.
 
     Returns for each layout the number of people who are torn, and the number of pictures that a notice calls collages.
-    For the strips of the album `unknown`, also returns the share of the faces in strips that are in the group of their
-    person, without and with --collages.
+    For the album `unknown` with strips, also returns the share of the faces in strips that are in the group of their
+    person. This share is measured once without and once with --collages.
     """
     start_worker()
     people = sorted(one for one in (shared / "people_crops").iterdir() if is_held_out(one.name))

@@ -75,7 +75,7 @@ def plan_requests(
             except NothingToDo:
                 if not planned.decisions:
                     raise
-                # raises NothingToDo again if the request also changes nothing without the earlier requests
+                # raises NothingToDo again if the request would change nothing even without the earlier requests
                 parse_request(request, start, photos, number_of, read_embeddings)
                 planned.notices.append(
                     f"{request.get('_where', '')}The {request['kind']} is not recorded, because earlier decisions of "

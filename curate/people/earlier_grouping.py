@@ -22,9 +22,10 @@ from manifests.runtime.versions import code_version
 
 # A collection with fewer faces than this number (ours) is always grouped again, because that takes only seconds.
 LEAST_FACES = 20_000
-# All faces are grouped again if more than the share MOST_CHANGED (ours) of the faces is new or gone since the last full
-# grouping. A face that is new and later gone counts twice. The threshold of a collection rises with its size. If a
-# collection grows by 10%, the threshold rises by about .002.
+# The faces that are new or gone since the last full grouping are counted. A face that is new and later gone counts
+# twice. If the count is more than the share MOST_CHANGED (ours) of the faces of that grouping, all faces are grouped
+# again. Until then, the threshold of that grouping is used. If a collection grows by 10%, a new threshold would be
+# about .002 higher.
 MOST_CHANGED = 0.1
 # The detail of the stage `group` has the key FULL_GROUPING. Its value has the number of faces and the rules of the last
 # full grouping, the version of Likeness that made it (VERSION), and the number of faces that are new or gone since then

@@ -119,7 +119,9 @@ def _read_card_beside(thetas: Path) -> dict[str, Any] | None:
 
 
 def _make_replay_card(thetas: Path, rows: list[Row], theta_sha256: str, source: Path) -> dict[str, Any]:
-    """Returns the card of the original set, with the current path of the sources and the current versions."""
+    """Returns the card of the original set, with the current path of the sources. The versions of Likeness and of its
+    libraries are those of this run.
+    """
     original = _read_card_beside(thetas) or {}
     sizes, engines = ({row[key] for row in rows} for key in ("size", "engine"))
     size = sizes.pop() if len(sizes) == 1 else None

@@ -90,7 +90,7 @@ def read_set_detail(ledger: Ledger, lq_set: str) -> dict[str, Any] | None:
 
 
 def count_poor_targets(ledger: Ledger, faces: Sequence[str], size: int) -> tuple[int, int]:
-    """Returns how many of these targets of `size` px fulfil the condition ENLARGED, and how many fulfil PADDED."""
+    """Returns how many of the targets `faces` of `size` px fulfil ENLARGED, and how many fulfil PADDED."""
     row = ledger.query(
         f"SELECT count(*) FILTER ({ENLARGED.format('?')}), count(*) FILTER ({PADDED}) FROM faces "
         "WHERE list_contains(?, face_id)",

@@ -25,7 +25,7 @@ from manifests.privacy.keys import compute_mark, hide_uri
 # of bands that we tried finds these 41 pairs.
 BANDS, MIN_BANDS = 12, 2
 _BITS = 256 // BANDS
-_MARK_DIGITS = 16  # number of hex digits of the mark of a band (64 bits), enough to tell 2**21 values apart
+_MARK_DIGITS = 16  # number of hex digits of the mark of a band: 64 bits, although a band has only 2**21 values
 
 
 def split_into_bands(phash256: str) -> list[int]:
@@ -130,7 +130,7 @@ NO_PICTURES = KeptOutPictures()
 
 
 def arrange_marks(key: bytes, rows: Iterable[KeptOutMark]) -> KeptOutPictures:
-    """Arranges the marks of rows of the table `kept_out` for the comparison."""
+    """Arranges the marks in rows of the table `kept_out`, so that a picture can be compared with them."""
     pictures = {row.bands: row for row in rows if row.bands is not None}
     bands: dict[str, list[int]] = defaultdict(list)
     for number, marks in enumerate(pictures):

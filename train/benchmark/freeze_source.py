@@ -1,4 +1,4 @@
-"""Read the contents of a benchmark from a dataset's ledger: the frozen set, the references and the faces."""
+"""Reads the contents of a benchmark from a dataset's ledger: the frozen set, the references and the faces."""
 
 from __future__ import annotations
 

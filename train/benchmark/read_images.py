@@ -1,4 +1,4 @@
-"""Read the images and embeddings of a benchmark, from its own folder or from a dataset of the same photos."""
+"""Reads the images and embeddings of a benchmark, from its own folder or from a dataset of the same photos."""
 
 from __future__ import annotations
 

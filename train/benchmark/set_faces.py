@@ -1,4 +1,4 @@
-"""Read the faces of the people of a frozen set, from a dataset or from a benchmark."""
+"""Reads the faces of the people of a frozen set, from a dataset or from a benchmark."""
 
 from __future__ import annotations
 

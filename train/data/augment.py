@@ -17,8 +17,8 @@ import numpy as np
 
 from manifests.errors import BadInput
 
-# The perspective moves each corner by a share of the image side. The share is drawn from this range (ours). ReF-LDM
-# uses torchvision's perspective with the strength .2, which has another unit.
+# The perspective moves each corner by a share of the image side. PERSPECTIVE (ours) is the range from which the
+# share is drawn. ReF-LDM uses torchvision's perspective with the strength .2, which has another unit.
 PERSPECTIVE = (0.02, 0.05)
 
 

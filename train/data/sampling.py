@@ -94,7 +94,7 @@ def draw_sample(snapshot: Snapshot, targets: np.ndarray, recipe: Recipe, seed: i
 
 
 def draw_theta(preset: Preset, seed: int, turn: int, face_id: str) -> Theta:
-    """Draws and returns θ, the parameters of the degradation of a target in a turn."""
+    """Draws and returns θ, the parameters with which the target `face_id` is degraded in the turn `turn`."""
     return preset.sample(make_generator(seed, "train", "degrade", turn, face_id))
 
 

@@ -163,7 +163,8 @@ def _write_part(graph: Graph, arguments: tuple[torch.Tensor, ...], folder: Outpu
 
 
 def _compare(model: Restorer, folder: Path, parts: Sequence[Part]) -> tuple[float, tuple[tuple[int, int], ...]]:
-    """Returns the largest difference between an image of the ONNX files and of torch, and the numbers of each check.
+    """Returns the largest difference between an image of the ONNX files and the image of torch, and the numbers of
+    faces and of references in each check.
 
     The pictures are random blocks and ramps, so that they have flat areas, edges and slow changes.
     """

@@ -69,8 +69,8 @@ def detail_loss(
 
     `counted`, (B,) bool, is False for images that add 0 to the mean. Without `counted`, all images count.
 
-    S is a multiple of DETAIL_SQUARE. The detail of a scale is the part of its gray image that is lost when the side is
-    halved. The strength is the root mean square of the detail in a square with a side of DETAIL_SQUARE pixels of the
+    S is a multiple of DETAIL_SQUARE. At each scale, the detail is the part of the gray image that is lost when the side
+    is halved. The strength is the root mean square of the detail in a square with a side of DETAIL_SQUARE pixels of the
     full image. Squares overlap by half. Differences count as in `pixel_loss`, with L = LARGE_STRENGTH. A pixel loss
     blurs a detail whose position is uncertain. `detail_loss` does not, because it ignores the position of a detail
     within a square.

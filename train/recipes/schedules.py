@@ -33,7 +33,7 @@ def find_loss_weights(recipe: Recipe, images: int) -> dict[str, float]:
 def compute_ema_decay(recipe: Recipe, images: int) -> float:
     """Returns the factor in 0..1 by which the averaged weights are multiplied at each step.
 
-    The half-life of the average is `ema` images, and at most 5% of `images`, the number of images seen (edm2).
+    The half-life of the average is `ema` images, but never more than 5% of `images`, the number of images seen (edm2).
     """
     half_life = min(recipe.ema, max(images, 1) * 0.05)
     return float(0.5 ** (recipe.batch / half_life))

@@ -213,7 +213,7 @@ def _take_crop(path: Path, image: np.ndarray, setup: RestoreSetup) -> list[Photo
 
 
 def _resize_crop(crop: np.ndarray, size: int) -> np.ndarray:
-    """Resizes a square crop to the restorer's size. A larger crop is shrunk by area averaging, a smaller crop is
+    """Resizes a square crop to the restorer's size. A larger crop is shrunk by area averaging. A smaller crop is
     enlarged bicubically."""
     if crop.shape[0] >= size:
         return shrink(crop, size)

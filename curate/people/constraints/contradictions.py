@@ -25,8 +25,8 @@ class Conflict:
 
     number: int  # The decision that separates `leaving` from `staying`.
     newest: int  # The newest of the decisions that contradict each other.
-    leaving: frozenset[str]  # Faces of one side that other decisions join with `staying`.
-    staying: frozenset[str]  # Faces of the other side that other decisions join with `leaving`.
+    leaving: frozenset[str]  # Faces of one side. Other decisions join them with `staying`.
+    staying: frozenset[str]  # Faces of the other side. Other decisions join them with `leaving`.
     others_leave: bool  # Whether the side of `leaving` also has other faces.
     others_stay: bool  # Whether the side of `staying` also has other faces.
 

@@ -26,7 +26,7 @@ def find_companions(faces: Sequence[Face], vectors: np.ndarray, pairs: np.ndarra
     in_photo: dict[str, list[int]] = defaultdict(list)
     for number, face in enumerate(faces):
         in_photo[face.photo_id].append(number)
-    # ids of two photos -> the known copies in them
+    # ids of two photos -> the known copies: a face of the first photo and a face of the second photo
     links: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
     for one, other in sorted(
         {tuple(sorted(pair, key=lambda number: faces[number].photo_id)) for pair in pairs.tolist()}

@@ -69,7 +69,7 @@ class PeopleNow:
         for row in sorted(memberships, key=lambda row: row.face_id):
             self.members[row.identity_id].append(row.face_id)
         self._followed: list[Decision] = []
-        self._held: list[Decision] = []  # The newest decisions, while they contradict earlier decisions of the log.
+        self._held: list[Decision] = []  # Decisions that `hold` added since the last call of `follow`.
         self._key, self._labels, self._rule = key, labels or {}, rule or ConsentRule()
         self._grouped = {one.number for one in select_in_force(log)}  # Decisions in force that the grouping contains.
         self._group_of = dict(self.identity_of)  # Face -> group of the last grouping.

@@ -17,8 +17,8 @@ class Paging:
     start: int  # Number of the first item on the page. The first item of the list has the number 0.
     end: int  # Number of the last item on the page, plus 1.
     total: int
-    before: str | None  # The query of the link to the page before. None for the first page.
-    after: str | None  # The query of the link to the page after. None for the last page.
+    before: str | None  # The query of the link to the previous page. None for the first page.
+    after: str | None  # The query of the link to the next page. None for the last page.
 
 
 def make_paging(request: Request, total: int, limit: int) -> Paging:

@@ -31,7 +31,8 @@ class Preparation(NamedTuple):
     # A pickled function that a new worker process calls with None before its first batch. It raises an error if the
     # node cannot do the work.
     check: bytes | None
-    # Files of each place that the node must see. One file of a place is enough, because a user can delete other files.
+    # A few files of each place. The node must see one of the files of each place. A user can delete the others, so
+    # it need not see all of them.
     files: Sequence[Sequence[Path]]
     nested: bool  # whether worker processes start processes themselves
     current_folder: Path  # the current folder of the driver, in which relative paths begin

@@ -25,9 +25,9 @@ from train.benchmark.imported.picture_facts import MIN_SIDE
 class Layout:
     """Describes the files of a published test set.
 
-    `{stem}` is the text of the word `{stem}` in the pattern of the LQ images. If the pattern has no such word, `{stem}`
-    is the name of the LQ image without suffix. `{person}` is the person. Any other word of the pattern of the LQ images
-    becomes a column of the set.
+    A pattern may contain words in braces (patterns.py). `{stem}` and `{person}` get their text from the path of the LQ
+    image. If the pattern of the LQ images has no word `{stem}`, `{stem}` is the name of the LQ image without suffix.
+    `{person}` names the person. Any other word of the pattern of the LQ images becomes a column of the set.
     """
 
     lq: tuple[str, ...] = ()  # Patterns of the LQ images. Only the first pattern that matches any file is used.

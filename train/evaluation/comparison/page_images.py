@@ -1,4 +1,4 @@
-"""Read the images for the page of a comparison: the set, and the images that the evaluations have kept."""
+"""Reads the images for the page of a comparison: the set, and the images that the evaluations have kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Draw an SVG: identity against quality of each system. A line joins the systems that no other system beats in both."""
+"""Draws an SVG with a point for the quality and the identity of each system. A line joins the systems that no other
+system beats in both.
+"""
 
 from __future__ import annotations
 

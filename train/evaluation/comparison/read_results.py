@@ -1,4 +1,4 @@
-"""Read results of `likeness evaluate`, and check that the results can be compared."""
+"""Reads results of `likeness evaluate`, and checks that the results can be compared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Draw an SVG: the curve of a metric over the number of references, with the counterfactual systems beside the
+"""Draws an SVG: the curve of a metric over the number of references, with the counterfactual systems beside the
 curve."""
 
 from __future__ import annotations

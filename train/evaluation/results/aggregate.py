@@ -114,7 +114,7 @@ def describe_interval(people: Sequence[str], people_known: bool = True) -> str:
     """Returns sentences that explain the intervals and their limits. The last sentence ends without a period.
 
     `people` names the person of each image. Many images of few people say little about other people. If `people_known`
-    is False, each image has its own name, because the set does not say who is on the image.
+    is False, the set does not say who is on each image, and `people` has a different name for each image.
     """
     unit, count = bootstrap_unit(people) if people_known else "images", len(set(people))
     if len(people) == 1:

@@ -1,4 +1,4 @@
-"""Read the cases of a frozen set. A case is one LQ image with its target, its references and its wrong references."""
+"""Reads the cases of a frozen set. A case is one LQ image with its target, its references and its wrong references."""
 
 from __future__ import annotations
 

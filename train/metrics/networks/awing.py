@@ -75,9 +75,9 @@ def read_points(heatmaps: np.ndarray) -> np.ndarray:
     """Returns the points (98, 2), x and y, of heatmaps (98, 64, 64), in pixels of a heatmap.
 
     A point is the centre of the pixel with the highest value, moved by a quarter of a pixel to the higher neighbour
-    along x and along y. Two rules are as in facexlib's code: if any of the 98 points is in the first row, the upper
-    neighbour of every point is the first pixel of its heatmap. If any point is in the last row, the lower neighbour of
-    every point is the last pixel of its heatmap.
+    along x and along y. Two rules are as in facexlib's code: if any of the 98 points is in the first row (or is the
+    first pixel of the second row), the upper neighbour of every point is the first pixel of its heatmap. If any point
+    is in the last row, the lower neighbour of every point is the last pixel of its heatmap.
     """
     flat = heatmaps.reshape(len(heatmaps), -1)
     best, rows = flat.argmax(1), np.arange(len(flat))

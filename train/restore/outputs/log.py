@@ -1,4 +1,4 @@
-"""Read and write the log of `restore`, OUT/restored.jsonl.
+"""Reads and writes the log of `restore`, OUT/restored.jsonl.
 
 The log has a line for each photo that a call of `restore` tried to restore into the folder OUT. A line has the fields
 of PhotoOutcome (train/restore/decisions/outcomes.py) and these fields:

@@ -166,7 +166,7 @@ def _use(face: FaceInPhoto, person: ReferencePerson, note: str = "") -> Referenc
 
 
 def _trust_all(face: FaceInPhoto, people: Sequence[ReferencePerson]) -> ReferenceChoice:
-    """Returns the choice of all references. From each reference, the face that is most like `face` is used."""
+    """Returns a choice with all references. From each reference, the face that is most like `face` is used."""
     photos = {id(photo): photo for person in people for photo in person.photos}
     best = [max(photo.faces, key=lambda one: float(one.embedding @ face.embedding)) for photo in photos.values()]
     return _use(face, ReferencePerson(tuple(photos.values()), tuple(best)))

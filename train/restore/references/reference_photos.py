@@ -1,4 +1,4 @@
-"""Read reference photos: find, align and embed all their faces. Warp references to the landmarks of an input."""
+"""Reads reference photos: finds, aligns and embeds all their faces. Warps references to the landmarks of an input."""
 
 from __future__ import annotations
 
