@@ -39,7 +39,7 @@ from manifests.report.result_tables import make_tables, make_title
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "published_table.md"
 FACES = "weights/insightface_small"  # The face models of the curation, inside the data folder.
 SIZE = 256  # The side of the images of recipe tiny, in pixels.
-IMAGES = 20_000  # The number of images of the training (ours).
+IMAGES = 20_000  # The number of images (ours) in the training.
 # Some metrics say little alone, so the table also has metrics to compare them with: the identity to the target and the
 # copy ratio for IPS, and the share of faces that are found for the distance of landmarks.
 METRICS = (

@@ -26,8 +26,8 @@ from record_result import record_result
 
 MEANS = ("psnr", "ssim", "vif", "lpips", "same_person", "id_references", "face_restored", "copy_ratio", "takeover")
 MOST = 4  # The number of references in the rows with wrong references.
-# The table lists the people of people_crops in each split. A hash of the label determines the split. Each person is
-# listed by the first 12 digits of the SHA-256 of the name of the folder.
+# The table lists the people of ../shared/data/people_crops in each split. A hash of the label determines the split.
+# Each person is listed by the first 12 digits of the SHA-256 of the name of the folder.
 PEOPLE = {
     "test": ("153d91bfaddb", "3c1ba76aa94e", "abf9eb9facd0", "ba6a6a5f94a0", "cbff757f8552"),
     "val": (

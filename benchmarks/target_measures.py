@@ -46,7 +46,8 @@ def read_faces(dataset: Path, where: str, limit: int) -> list[tuple[np.ndarray, 
 
 
 def darken(image: np.ndarray, stops: int) -> np.ndarray:
-    """Returns the picture with 1 / 2**stops of its light. The picture is in sRGB, and light is linear."""
+    """Returns the picture with 1 / 2**stops of its light. The picture is in sRGB, so it is converted to linear light
+    and back."""
     share = image / 255.0
     light = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4) / 2**stops
     encoded = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)

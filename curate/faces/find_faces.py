@@ -11,7 +11,7 @@ from curate.faces.align import FFHQ_512, fit_similarity
 from curate.faces.interface import Detection, FaceDetector, FaceModels
 from curate.faces.second_look import fits, is_faint, is_sure, look_again, set_turn
 
-# Photos are searched for faces whose eyes are MIN_EYES pixels apart or more (ours). The filter `too_small` drops
+# Photos are searched for faces whose eyes are MIN_EYES pixels (ours) or more apart. The filter `too_small` drops
 # smaller faces.
 MIN_EYES = 16.0
 # A face counts as large enough if the side of its box is at least BOX_IN_EYES (ours) times the smallest allowed

@@ -64,11 +64,11 @@ _INNER_OF_128 = (44 / 128, 32 / 128, 64 / 128)
 
 
 def measure_sharpness(crop: np.ndarray) -> float:
-    """Returns the sharpness of the inner face in a crop (S, S, 3): a number without a unit, 0 or more (ours).
+    """Returns the sharpness of the inner face in a crop (S, S, 3): a number from 0 upwards, without a unit.
 
-    The sharpness is the standard deviation of the Laplacian divided by the standard deviation of the luma. Because the
-    Laplacian is divided by the luma's deviation, the sharpness does not depend on the contrast. The crop is resized to
-    128 px first. Sensor noise changes the sharpness little, because the crop is small.
+    This measure is ours: the standard deviation of the Laplacian divided by the standard deviation of the luma. Because
+    the Laplacian is divided by the luma's deviation, the sharpness does not depend on the contrast. The crop is resized
+    to 128 px first. Sensor noise changes the sharpness little, because the crop is small.
     """
     # Only the inner face is resized, which gives the same pixels as resizing the whole crop.
     top, left, side = (round(part * crop.shape[0]) for part in _INNER_OF_128)
@@ -131,15 +131,15 @@ def measure_exposure(crop: np.ndarray) -> float:
 
 
 def measure_detail(image: np.ndarray, landmarks5: np.ndarray) -> float:
-    """Returns how much fine detail a face shows: a number without a unit, 0 or more (ours).
+    """Returns how much fine detail a face shows: a number from 0 upwards, without a unit.
 
     `image` is the photo, RGB uint8 (H, W, 3), and `landmarks5` (5, 2) are in its pixels. The square around the face is
-    resized to 126 pixels between the eyes, as in a crop of 512 px. The detail is the root mean square of the difference
-    of two Gaussian blurs with standard deviations of .7 and 1.4 pixels, divided by the standard deviation of the luma.
-    Compare the detail of two faces only if they are copies of one picture. We measured 96 copies of each kind. A copy
-    of half the size has .86 of the detail of its original (median), and 95% of the copies of half the size have at most
-    .95. An enlarged copy has .95 to 1.03 of the detail of its original. A copy that was encoded again has up to 1.15 of
-    the detail of its original, because artefacts count as detail.
+    resized to 126 pixels between the eyes, as in a crop of 512 px. This measure is ours: the root mean square of the
+    difference of two Gaussian blurs with standard deviations of .7 and 1.4 pixels, divided by the standard deviation of
+    the luma. Compare the detail of two faces only if they are copies of one picture. We measured 96 copies of each
+    kind. A copy of half the size has .86 of the detail of its original (median), and 95% of the copies of half the size
+    have at most .95. An enlarged copy has .95 to 1.03 of the detail of its original. A copy that was encoded again has
+    up to 1.15 of the detail of its original, because artefacts count as detail.
     """
     square = _cut_square(image, landmarks5)
     scale = 126 / max(measure_eye_distance(landmarks5), 1e-3)

@@ -93,8 +93,8 @@ def compute_groups(
     faces = select_usable_faces(all_faces)
     face_ids, vectors, workspace = read_embeddings(ledger, faces, config.memory)
     # Two faces in one picture count as two people. If a picture has several copies, the representatives of its faces
-    # may be in different copies. The clustering therefore gets the picture of each face, and not the photo, to keep the
-    # faces of one picture in different groups.
+    # may be in different copies. To keep the faces of one picture in different groups, the clustering therefore gets
+    # the picture of each face and not its photo.
     photos = {photo.photo_id: photo for photo in ledger.read_rows(Photo)}
     picture_of_photo = find_pictures(faces, photos, config.dedupe.max_photo_bits)
     picture_of = {face.face_id: picture_of_photo[face.photo_id] for face in faces}

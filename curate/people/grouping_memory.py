@@ -12,7 +12,7 @@ from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face
 from manifests.runtime.workspace import Workspace, measure_machine, measure_process
 
-# Without --memory, a grouping uses at most this share of the memory of the machine (ours).
+# Without --memory, a grouping uses at most this share (ours) of the memory of the machine.
 _SHARE = 0.75
 # In memory, the grouping has at most four arrays with a row of float32 for each face: the embeddings, the sums of the
 # groups, the sums of the strong groups, and the sums of the people. The other arrays take _OTHER_BYTES for each face

@@ -69,7 +69,8 @@ def find_spread_labels(hints: Mapping[str, str], memberships: Iterable[Membershi
 
 
 def describe_hints(doubts: Sequence[LabelDoubt], spread: Mapping[str, Mapping[str, int]], hints: int) -> list[str]:
-    """Returns notices about the differences between the labels and the grouping. `hints` is the number of labels.
+    """Returns notices about the differences between the labels and the grouping. `hints` is the number of labelled
+    faces.
 
     `spread` comes from `find_spread_labels`.
     """

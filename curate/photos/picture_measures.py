@@ -48,7 +48,7 @@ def _sample(rgb: np.ndarray) -> np.ndarray:
 
 
 def _find_inside(rows: np.ndarray) -> tuple[int, int]:
-    """Returns the number of the first row that is not plain, and 1 + the number of the last row that is not plain."""
+    """Returns the rows inside a plain border: the number of the first row, and 1 + the number of the last row."""
     planes = np.ascontiguousarray(rows.transpose(2, 0, 1)).astype(np.int16)  # (3, n, w); contiguous rows sort faster
     ordered, middle = np.sort(planes, axis=2), planes.shape[2] // 2
     # A median can lie between two levels. Twice a median is always an integer.

@@ -60,8 +60,8 @@ def identify_samples(
 def describe_decoder(file_format: str) -> str:
     """Returns the name of a format and the versions of its decoder.
 
-    An example is `JPEG, Pillow 12.0, libjpeg_turbo 3.1`. A decoder with another text may return other samples for the
-    same file.
+    An example is `JPEG, Pillow 12.0, libjpeg_turbo 3.1`. If the texts of two decoders differ, the decoders may return
+    different samples for the same file.
     """
     if (package := _PACKAGES.get(file_format)) is not None:
         return f"{file_format}, {package} {find_version(package)}"

@@ -69,7 +69,7 @@ def _find_folder() -> Path:
 def _make_private(folder: Path) -> None:
     """Makes a folder that only this user can open.
 
-    Raises BadInput if another user made or can open it, or if it is a link.
+    Raises BadInput if the path is a link or a file, or if another user made the folder or can open it.
     """
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700, parents=True)

@@ -62,7 +62,7 @@ def find_warp_points(parts: tuple[str, ...], crop: np.ndarray, landmarks5: np.nd
 def warp_reference(
     parts: tuple[str, ...], image: np.ndarray, points: np.ndarray | None, to: np.ndarray | None
 ) -> np.ndarray | None:
-    """Warps a reference, uint8 (S,S,3), from `points` to `to`, as a restorer with these parts does.
+    """Warps a reference, uint8 (S,S,3), from `points` to `to`, as a restorer with the parts `parts` does.
 
     `find_warp_points` returns the points of the reference and of the input. The result is None if points are missing,
     or if train/data/warp.py refuses the warp. The reference is then used without a warp.

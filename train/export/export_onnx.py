@@ -44,7 +44,7 @@ from train.restore.restorers.load_restorer import load_restorer, run_model
 
 OPSET = 18  # The version of ONNX's operators (ours). ONNX Runtime 1.20 and later run this version.
 # The largest allowed difference to torch of a restored image in 0..1, if the weights are stored as float32. The limit
-# is a quarter of a level of 255 (ours).
+# is a quarter (ours) of an 8-bit level.
 LIMIT = 1e-3
 # Each comparison with torch has these numbers of faces and of references. A restorer that reads no references is
 # compared without references.

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# In degrees. VQFR's script leaves out a pair of faces with a smaller angle, because the two faces may be one image.
+# In degrees. If the angle between two embeddings is smaller, VQFR's script leaves the pair of faces out, because the
+# two faces may be one image.
 SAME_IMAGE_ANGLE = 1.0
 
 

@@ -2,8 +2,8 @@
 
 A position of a latent has the 3 f^2 values of a square of f x f pixels, where f is the latent factor. The square is
 divided into small squares of `inner` x `inner` pixels. The values are sorted by the row and the column of their small
-square, then by colour, then by their row and column inside the small square. With `inner` = f, this is the order of
-torch's `pixel_unshuffle`. With a smaller `inner`, the values of a small square are neighbours in memory, so
+square, then by colour, then by their row and column inside the small square. With `inner` = f, the values have the
+order of torch's `pixel_unshuffle`. With a smaller `inner`, the values of a small square are neighbours in memory, so
 `open_squares` is fast.
 
 All latents have the memory format channels_last, so that the next convolution does not have to convert them.

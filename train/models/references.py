@@ -87,8 +87,8 @@ class ImageEncoder(nn.Module):
         """
         # Encode only the filled slots, because images have different numbers of references.
         pictures = references.flatten(0, 1)[filled]
-        # A batch without references still needs the shapes of the maps, and the encoder in its graph. Therefore a black
-        # picture is encoded, and its maps are not used.
+        # A batch without references also needs the shapes of the maps, and its graph must contain the encoder.
+        # Therefore a black picture is encoded, and its maps are not used.
         maps = self(pictures if len(pictures) else references.new_zeros(1, *references.shape[2:]))
         return [place_in_slots(flat[: len(pictures)], present, filled) for flat in maps]
 

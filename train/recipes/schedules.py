@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from train.recipes.recipes import Recipe
 
-COOLDOWN_SHARE = 0.15  # The cooldown is at most this share of a run (ours), so that a short run is not all cooldown.
+COOLDOWN_SHARE = 0.15  # The cooldown is at most this share (ours) of a run, so that a short run is not all cooldown.
 DROP = 0.1  # ReFine multiplies the learning rate by this factor, see Recipe.drop_every.
 
 

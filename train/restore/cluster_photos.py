@@ -2,7 +2,8 @@
 
 A task has a few photos. A node restores the photos of a task, writes them into the folder of the results, and returns
 their outcomes. The faces of a task fill the batches of the network. Therefore the results do not depend on the number
-of nodes. A worker process of a node loads the restorer once. Like the local engine, it has its own reader process.
+of nodes. A worker process of a node loads the restorer once. Like the local engine, the worker process has its own
+reader process.
 """
 
 from __future__ import annotations

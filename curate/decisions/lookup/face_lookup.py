@@ -152,8 +152,8 @@ class FaceLookup:
     def find_rest(self, names: object, faces: Sequence[FaceLocation]) -> tuple[FaceLocation, ...]:
         """Returns the named faces that are not in `faces`. The decision separates the returned faces from `faces`.
 
-        If `names` is a list of locations, only the faces at the listed locations are used. If `names` contains ids,
-        `names` means all faces of a person, as in `find_person`.
+        If `names` is a list of locations, only the faces at these locations are named. Otherwise, `names` also names
+        the other faces of the same people, as in `find_person`.
         """
         if isinstance(names, list) and all(isinstance(name, dict) for name in names):
             locations = tuple(map(parse_location, names))

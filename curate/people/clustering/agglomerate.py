@@ -1,10 +1,10 @@
 """Merges groups of faces in rounds. The pairs of groups with the highest scores merge first.
 
-Only listed pairs of groups are scored and may merge. In a round, each group chooses the partner with the highest score.
-Two groups merge if they choose each other. Other groups that chose the larger of the two groups may join the merge in
-the same round. In one round, a group takes in either one group of any size, or several groups that together have at
-most as many faces as the group itself. A person with many faces is therefore complete after a few rounds. A chain of
-single faces does not merge in one round, because each new group is scored again before its next merge.
+Only the pairs in `Graph.pairs` are scored and may merge. In a round, each group chooses the partner with the highest
+score. Two groups merge if they choose each other. Other groups that chose the larger of the two groups may join the
+merge in the same round. In one round, a group takes in either one group of any size, or several groups that together
+have at most as many faces as the group itself. A person with many faces is therefore complete after a few rounds. A
+chain of single faces does not merge in one round, because each new group is scored again before its next merge.
 """
 
 from __future__ import annotations

@@ -96,8 +96,8 @@ def _assign_owners(labels: np.ndarray, links: Links, blocks: _RowsByNumber, befo
     """Returns the owner of each face, int64 (n,). Faces with different owners must not be in one group.
 
     An owner is a number. In an exclusive block, the owner of every face is the number of the block. In the group of a
-    locked identity, a face that belonged to a different identity before has an owner of n or more. A face with the
-    owner -1 may be in any group.
+    locked identity, the owner of a face that belonged to a different identity before is a number from n upwards. A face
+    with the owner -1 may be in any group.
     """
     n, block = len(labels), links.block
     owner = np.where(np.isin(block, sorted(links.exclusive)), block, -1)

@@ -63,7 +63,7 @@ def resolve_decisions(
 ) -> tuple[list[ResolvedDecision], list[MissingFace]]:
     """Returns the active decisions with faces as row numbers, and the faces that are not in use.
 
-    Witnesses that are in a part only because of an undone decision are left out.
+    A witness (see FaceLocation) is left out if it is in a part of a decision only because of an undone decision.
     """
     resolved: list[ResolvedDecision] = []
     missing: list[MissingFace] = []

@@ -76,10 +76,10 @@ def select_rows_to_search(faces: Sequence[Face], vectors: np.ndarray, sets: np.n
     `vectors` are the unit embeddings of the faces, float32 (n, d). `sets`, int64 (n,), are the earlier sets, as
     `read_earlier_sets` returns them.
 
-    The rows are those of the new faces, and those of the sets in which a new face may push a copy out of a list. All
-    other faces in the photos of these faces are added, and then the sets of the added faces. This is repeated until no
-    face is added. The reason is that copies of one face in two photos can show that other faces of the two photos are
-    also copies (companions.py).
+    The rows are those of the new faces, and those of each set in which a new face may push a copy out of a list of
+    nearest faces. All other faces in the photos of these faces are added, and then the sets of the added faces. This is
+    repeated until no face is added. The reason is that copies of one face in two photos can show that other faces of
+    the two photos are also copies (companions.py).
     """
     n, new, known = len(faces), np.flatnonzero(sets < 0), np.flatnonzero(sets >= 0)
     _, first, photo = np.unique([face.photo_id for face in faces], return_index=True, return_inverse=True)

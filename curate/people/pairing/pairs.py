@@ -37,7 +37,7 @@ _NO_KEY = np.iinfo(np.int64).max  # Sort key of a candidate that is not usable.
 
 
 def pair_faces(ledger: Ledger, config: CurateConfig) -> list[str]:
-    """Records the targets with their references, and for each reason the number of faces that are not targets.
+    """Records the targets with their references. Also records how many faces are not targets, by reason.
 
     Returns notices about faces without a usable date, and about unusable references of imported lists.
     """

@@ -26,7 +26,7 @@ _FIRST_PHOTO = datetime(1826, 1, 1)  # Niépce's oldest photo that still exists 
 _EPOCHS = (datetime(1904, 1, 1), datetime(1970, 1, 1), datetime(1980, 1, 1))
 _NOON = time(12)
 _DAY = timedelta(days=1)
-# If more than _MAX_PHOTOS_A_SECOND photos of one camera have the same second (ours), the clock of the camera probably
+# If more than _MAX_PHOTOS_A_SECOND photos (ours) of one camera have the same second, the clock of the camera probably
 # stood still. No usual camera takes more than 30 photos a second. Photos without a camera model count as photos of one
 # camera, because one program, such as a scanner's, may have written their dates.
 _MAX_PHOTOS_A_SECOND = 30

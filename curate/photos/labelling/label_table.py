@@ -21,7 +21,7 @@ from manifests.runtime.uris import normalise_name
 
 EXAMPLES = 5  # largest number of examples in a notice
 _BOX_COLUMNS = ("x", "y", "w", "h")
-# a box may reach over the border of its photo by .5% of the side (ours), because people round numbers
+# a box may reach over the border of its photo by .5% (ours) of the side, because people round numbers
 _ROUNDING = 0.005
 
 

@@ -50,7 +50,7 @@ def label(ledger: Ledger, config: CurateConfig, map_batches: BatchMap) -> None:
 def check_labels(spec: str | None) -> None:
     """Raises BadInput if `read_labels` would refuse the value of `--labels`.
 
-    The check works before any photo is read.
+    The check needs no photo.
     """
     if spec is not None and isinstance(source := _parse_spec(spec)[1], Path):
         read_label_csv(source)

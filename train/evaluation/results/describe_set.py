@@ -34,7 +34,8 @@ def describe_set(frozen_set: FrozenSet, options: EvaluationOptions, missing: Map
         "people_known": frozen_set.people_known,
         "has_targets": frozen_set.has_targets,
         "with_references": sum(bool(case.references) for case in cases),
-        # the titles of the usual metrics that need a target, if the set has no targets and the user asked for none
+        # if the set has no targets and the user asked for no metric that needs one: the titles of the default metrics
+        # that need one
         "needs_targets": [] if frozen_set.has_targets or asked else absent,
         "references": options.references,
         "size": cases[0].size,

@@ -13,8 +13,8 @@ from train.evaluation.cache.cache_file import EvaluationCache
 from train.evaluation.cache.keys import hash_faces, hash_inputs
 from train.evaluation.sets.cases import FrozenSet
 
-# A face counts as not aligned if its five points are on average farther from the FFHQ template than this fraction of
-# the side (ours): 51 px for a side of 512 px.
+# A face counts as not aligned if its five points are on average farther from the FFHQ template than this fraction
+# (ours) of the side: 51 px for a side of 512 px.
 FAR_FROM_TEMPLATE = 0.1
 NO_FACE, SEVERAL_FACES, NOT_ALIGNED = "no_face", "several_faces", "not_aligned"
 _MEANINGS = {

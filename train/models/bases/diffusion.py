@@ -16,8 +16,9 @@ from train.models.io import Conditions
 from train.models.references import zeroed
 from train.models.timesteps.one_step import clean_from_noise
 
-# The layers of each attention block that get adapters. We have not seen the list of layers that OSDFace adapted.
-# OSDFace's file has the file name that the LoRA training of diffusers writes, so we adapt the layers of that training.
+# The layers of each attention block that get adapters. We have not seen the list of layers that OSDFace adapted. The
+# LoRA training of diffusers writes a file of the same name as OSDFace's, so we adapt the layers that this training
+# adapts.
 ADAPTED = ["to_q", "to_k", "to_v", "to_out.0"]
 TOKENS = 77  # The number of tokens of the learned prompt, as in Stable Diffusion's prompts.
 SEEN_AT = 1  # The timestep of a reference in the UNet, as in InstantRestore's pix2pix_turbo.py.

@@ -133,7 +133,7 @@ class _Attention:
     def _extend(self, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """Returns the keys and values (B,M,C) to which the LQ latent attends, and their mask (B,1,1,M) bool or None.
 
-        `key` and `value`, (B,N,C), are the LQ latent's own.
+        `key` and `value`, (B,N,C), are the keys and values of the LQ latent.
         """
         assert self.references is not None
         more = [tensor.to(key.dtype) for tensor in self.references]

@@ -15,8 +15,9 @@ from diffusers.models.upsampling import Upsample2D
 from torch import nn
 from torch.nn import functional as F
 
-# The weights along an axis that are added for a pixel of the input. _SUMS[p][k] is for phase `p` (0: even, 1: odd) and
-# for the first (k = 0) or second (k = 1) of the two pixels that the phase reads. A 1 marks each weight of the sum.
+# Along each axis, some weights of the kernel read the same pixel of the input, so these weights are added. _SUMS[p][k]
+# is for phase `p` (0: even, 1: odd) and for the first (k = 0) or second (k = 1) of the two pixels that the phase reads.
+# A 1 marks each weight of the sum.
 _SUMS = (((1, 0, 0), (0, 1, 1)), ((1, 1, 0), (0, 0, 1)))
 
 

@@ -15,7 +15,7 @@ FEWEST_CHANNELS = 256
 # The algorithm is used for convolutions with at most this number of output channels (ours). The UNet's layers with 1280
 # channels have few pixels, so reading their 36 matrices takes more time than the algorithm saves.
 MOST_OUTPUTS = 640
-# At most about this number of tiles are computed at once (ours), so that their values stay in the cache of the
+# At most about this number of tiles (ours) are computed at once, so that their values stay in the cache of the
 # processor.
 TILES_AT_ONCE = 64
 _INPUT = (

@@ -57,7 +57,7 @@ def load_osdface(folder: Path, base_model: str) -> Restorer:
     One operation differs: the latent is the mode of the VAE's posterior, so the same photo always gives the same face.
     infer.py draws a random sample from the posterior.
 
-    Do not save this restorer. Its adapters are merged into the frozen UNet, which a checkpoint does not contain. Raises
+    Do not save this restorer. A checkpoint does not contain the frozen UNet, into which the adapters are merged. Raises
     BadInput if a file is missing, has another layout or does not fit the base.
     """
     folder = Path(folder)

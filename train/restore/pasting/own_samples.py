@@ -27,7 +27,7 @@ def change_samples(picture: Picture, patches: Sequence[Patch]) -> tuple[Original
     """Returns the original with changed samples, and a mask of the faces. Returns None if no sample changes.
 
     `picture` was decoded with `keep_original`. The mask is bool (H, W), where the samples have H rows and W columns.
-    Samples outside the mask and alpha do not change. A broken colour profile is ignored, as in the decoder.
+    Neither alpha nor the samples outside the mask change. A broken colour profile is ignored, as in the decoder.
     """
     original = picture.original
     assert original is not None

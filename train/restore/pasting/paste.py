@@ -28,13 +28,13 @@ from curate.faces.align import (
 _CENTRE, _HALF_AXES = np.array([0.5, 0.595]), np.array([0.27, 0.345])
 # Inside the ellipse, the mask rises from 0 at the edge to 1 over this fraction (ours) of the half axes.
 FEATHER = 0.3
-# Next to pixels that do not come from the photo, the mask rises from 0 to 1 over this fraction of the crop's side
-# (ours).
+# Next to pixels that do not come from the photo, the mask rises from 0 to 1 over this fraction (ours) of the crop's
+# side.
 _BORDER_FEATHER = 0.04
 # The ellipse is stretched along each axis by a factor from _LEAST_STRETCH to 1 / _LEAST_STRETCH (ours). Without this
 # limit, the ellipse of a face in profile would be almost empty, because its landmarks are almost on one line.
 _LEAST_STRETCH = 0.65
-# The standard deviation of the blur that gives the low frequencies, as a fraction of the crop's side (ours).
+# The standard deviation of the blur that gives the low frequencies, as a fraction (ours) of the crop's side.
 _LOW_FREQUENCIES = 0.1
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # the weights of R, G, B in luma (ITU-R BT.601, as in JPEG)
 

@@ -27,8 +27,8 @@ class StyleganBase(nn.Module):
     def predict(self, z: torch.Tensor, conditions: Conditions, timestep: int | torch.Tensor) -> torch.Tensor:
         """Returns the output of the generator as the clean latent x0, in the shape of z. The timestep has no effect.
 
-        The generator reads a fixed number of references: the first references of each image. If an image has fewer,
-        its references are repeated. If an image has none, the generator reads black pictures (ours).
+        The generator reads a fixed number of references: the first references of each image. If an image has fewer
+        references, they are repeated. If an image has no references, the generator reads black pictures (ours).
         """
         references, present = conditions.references, conditions.present
         assert references is not None and conditions.identity is not None
