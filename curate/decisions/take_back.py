@@ -143,7 +143,7 @@ def describe_taken_back(log: Sequence[Decision], new: Sequence[Decision], name: 
 
 
 def _list_leaving(error: Contradiction) -> list[_Release]:
-    """Returns what newer splits and moves take back, so that each face that they name can leave its person."""
+    """Returns what newer splits and moves take back, so that the faces that they move can leave."""
     releases = []
     for conflict in error.conflicts:
         if conflict.newest == conflict.number:

@@ -132,9 +132,9 @@ def set_turn(face: Detection) -> Detection:
 
 
 def _confirm(photo: np.ndarray, face: Detection, models: FaceModels | FaceDetector) -> Detection:
-    """Returns the faint face `face`.
+    """Returns the faint face `face`, with a new score if a second look confirms the face.
 
-    If a second look finds an upright face with the same landmarks, the face gets the look's score.
+    If the second look finds an upright face with the same landmarks, `face` gets the score of the second look.
     """
     look = _look(photo, face.landmarks5, 0, models)
     error = _measure_error(face.landmarks5, look)

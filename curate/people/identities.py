@@ -29,8 +29,8 @@ def make_identities(
     part.
 
     The id of a new person is computed from its smallest face_id and the dataset's `key`. Without the dataset's key,
-    nobody can compute the id from the face. Names and locks come from `links`. A decision gives a name to some faces.
-    The group that contains most of the named faces gets the name. `worth` is the worth of each face, (n,), or None.
+    nobody can compute the id from the face. Names and locks come from `links`. Each name in `links` has a list of
+    faces. The group that contains most of these faces gets the name. `worth` is the worth of each face, (n,), or None.
     """
     members: dict[int, list[int]] = defaultdict(list)  # group -> rows
     for row, label in enumerate(grouping.labels):

@@ -225,10 +225,10 @@ class Ledger:
     ) -> None:
         """Write the rows of one or more units of a stage, and mark the units as finished, in one transaction.
 
-        A new row replaces an old row with the same key. `replace` lists classes of records whose tables lose all other
-        old rows. `delete` lists the rows to delete before the new rows are written. `details` changes the recorded
-        details of units that finished earlier. `detail` has facts about the new units. `started` is the time at which
-        the new units started.
+        A new row replaces an old row with the same key. `replace` lists classes of records. All other old rows in the
+        tables of these classes are deleted. `delete` lists the rows to delete before the new rows are written.
+        `details` changes the recorded details of units that finished earlier. `detail` has facts about the new units.
+        `started` is the time at which the new units started.
 
         Raises LedgerError if a row breaks a rule of the schema, or if the disk is full. Nothing is written in this
         case.

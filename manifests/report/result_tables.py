@@ -142,7 +142,7 @@ def list_main_systems(result: Result) -> dict[str, str]:
     The main systems are the restorations with all right references, and the folders of images. If there are none, all
     systems except the LQ input are main systems."""
     systems = {row["key"]: row["system"] for row in result["rows"] if row["key"] != "lq"}
-    # in a set without references, the restorations with 0 references are main systems
+    # in a set without references, the restorations without references are main systems
     most = str(result.get("references")) if result.get("with_references", True) else "0"
     folders = result.get("extra", {})
     main = {key: name for key, name in systems.items() if key.split("/")[-1] == most or key in folders}

@@ -25,7 +25,7 @@ from train.benchmark.read_images import read_embeddings
 
 @dataclass(frozen=True)
 class SetFaces:
-    """Holds all faces of the people of a frozen set. If the set was split by photos, all faces of its photos instead.
+    """Holds all faces of the people of a frozen set, or all faces of its photos if the set was split by photos.
 
     A group is a person, or a photo if the set was split by photos.
     """

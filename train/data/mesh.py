@@ -50,8 +50,8 @@ def warps_references(parts: tuple[str, ...]) -> bool:
 
 
 def find_warp_points(parts: tuple[str, ...], crop: np.ndarray, landmarks5: np.ndarray | None) -> np.ndarray | None:
-    """Returns the points of an aligned crop for a warp by a restorer with these parts. The crop is warped from these
-    points, or another crop is warped to these points.
+    """Returns the points of an aligned crop that a warp needs. Either the crop is warped from these points, or another
+    crop is warped to these points. `parts` are the parts of the restorer.
 
     The points are `landmarks5` (5, 2) of the crop, or the mesh points (83, 2) for the part `mesh`. The result is None
     if no points were found.

@@ -87,9 +87,9 @@ class Objective(nn.Module):
     Move the module to the device of the batches. The losses in THROUGH_RECOGNIZER need `recognizer`; without a
     recognizer, leave these losses out of `recipe.losses`. `weights` is the folder with the files of the backbones.
     `precision` is fp32 or bf16: with bf16, the convolutions of VGG-16 run in bfloat16. On one core of an Intel Xeon
-    with AMX, `spatial_min` and its gradient then took .87 s instead of 1.87 s for four images of 128 px. On real faces,
-    the cosine between the gradient in bf16 and the gradient in fp32 was .987. Raises BadInput if a loss does not exist,
-    if the recognizer or the backbone of a loss is missing, or if the faces are too small.
+    with AMX, `spatial_min` and its gradient took .87 s with bf16 and 1.87 s with fp32 for four images of 128 px. On
+    real faces, the cosine between the gradient in bf16 and the gradient in fp32 was .987. Raises BadInput if a loss
+    does not exist, if the recognizer or the backbone of a loss is missing, or if the faces are too small.
     """
 
     def __init__(

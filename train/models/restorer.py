@@ -79,7 +79,7 @@ class Restorer(nn.Module):
             self.vre = Vre(config.vre, self.base.prompt_dim)
         if {"identity", "features"} & parts:
             self.identity = IdentityEmbedder(config, self.base.prompt_dim)
-        # Store the names of the trained parameters. `weights` returns only the trained parameters of the base.
+        # Store the names of the trained parameters. `weights` leaves out the frozen parameters of the base.
         self._trained = frozenset(name for name, weight in self.named_parameters() if weight.requires_grad)
 
     def forward(

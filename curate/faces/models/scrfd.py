@@ -74,7 +74,7 @@ class Scrfd:
         return self.detect_many([image])[0]
 
     def detect_many(self, images: Sequence[np.ndarray]) -> list[Candidates]:
-        """Returns the result of `detect` for each image. The network computes inputs of one size in one run.
+        """Returns the result of `detect` for each image. Inputs of the same size share one run of the network.
 
         If the network accepts inputs of any size, both sides of each input are multiples of the largest stride, so
         photos of many shapes share a few sizes.

@@ -140,9 +140,10 @@ class Network:
 def _free_batch(model: Any) -> None:
     """Lets the network accept any number of pictures.
 
-    SCRFD's files put the pictures behind the rows and columns, (H, W, n, C), before they join all axes except the last.
-    The changed network puts the pictures first, so that the results of each picture stay together. For a single
-    picture, both orders are equal. The shapes that the file declares for inner tensors and outputs are removed.
+    In SCRFD's files, the network first moves the axis of the pictures behind the rows and columns, (H, W, n, C), and
+    then joins all axes except the last. The changed network keeps the axis of the pictures first, so that the results
+    of each picture stay together. For a single picture, both orders are equal. The shapes that the file declares for
+    inner tensors and outputs are removed.
     """
     for node in model.graph.node:
         for attribute in node.attribute:

@@ -2,9 +2,9 @@
 
 The first step finds the nearest neighbours of every face. The second step joins near-copies of a face into one face.
 The third step merges groups of faces by the log odds that two groups show one person (agglomerate.py). The odds are
-calibrated without labels (threshold.py). Strangers are faces of different people, and the negative cosines show the
-spread of the cosines between strangers. The number of people determines how much evidence two faces need to merge.
-Groups are compared by the cosine of their centres, so one poor face cannot join two people.
+calibrated without labels (threshold.py). Strangers are faces of different people. The cosines between strangers are
+spread around 0, and their spread is measured on the negative cosines. The number of people determines how much evidence
+two faces need to merge. Groups are compared by the cosine of their centres, so one poor face cannot join two people.
 
 Weak faces, which say little about their person, join the groups last. Weak faces form a group of their own only if the
 evidence is clear (weak_faces.py). Groups whose faces may be faces of strangers are marked (doubtful_people.py).

@@ -52,7 +52,7 @@ def compute_near_duplicates(
 ) -> tuple[DedupeRules, list[Face]]:
     """Returns the rules that were used, and the new row of each face whose row changes. Nothing is written.
 
-    If most faces were in the last search of the ledger, only the other faces are compared with all faces
+    If the last recorded search compared most of the faces, only the other faces are now compared with all faces
     (earlier_sets.py). `same_person` is `FaceModels.same_person` of the recognizer. Three minimum cosines of the rules
     are raised to `same_person` if they are lower (curate/config.py).
     """

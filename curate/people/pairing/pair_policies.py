@@ -179,8 +179,8 @@ def _rank_by_coverage(table: FaceTable, candidates: np.ndarray, usable: np.ndarr
     """Returns ranks by farthest-first traversal, int64 (targets, candidates).
 
     In the traversal, a face is a point: its embedding together with its pose. One traversal over all candidates is
-    computed first. Targets that can use every pick of the first traversal share its ranks. Every other target gets its
-    own traversal.
+    computed first. If a target can use all faces that this traversal picked, it gets the ranks of this traversal. For
+    every other target, a traversal of its own is computed.
     """
     places = np.concatenate([table.vectors[candidates], table.pose[candidates] / _DEGREES_A_UNIT], axis=1)
     ranks = np.full(usable.shape, _BEHIND_ALL, np.int64)

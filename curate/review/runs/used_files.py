@@ -47,7 +47,7 @@ class UsedFile:
 
 
 class KnownFiles:
-    """What the ledger says about the files that the log of a folder of restored photos names."""
+    """What the ledger says about some files. The log of a folder of restored photos names these files."""
 
     def __init__(self, ledger: Ledger, files: Collection[UsedFile]) -> None:
         uris, hashes = [uri_of(one.path) for one in files], [one.sha256 for one in files if one.sha256 is not None]

@@ -58,7 +58,7 @@ class FaceLocation:
     witness: bool = False
 
 
-# The photo and the box of a face, without the field `witness`. The place of a photo has an empty box.
+# The photo and the box of a face, without the field `witness`. For a whole photo, the box is ().
 Place = tuple[str, tuple[float, ...]]
 
 

@@ -47,7 +47,7 @@ class FaceFinder:
             self._found.pop(face.photo_id, None)
 
     def copy(self) -> FaceFinder:
-        """Returns a finder of the same faces. `replace_faces` of the copy does not change the original."""
+        """Returns a new finder with the same faces. `replace_faces` of the copy does not change the original."""
         finder = FaceFinder(())
         finder._faces_of_photo, finder._found = self._faces_of_photo.copy(), self._found.copy()
         return finder

@@ -13,7 +13,10 @@ from train.evaluation.sets.embedder import Embed, make_embedder
 
 
 def make_cached_embedder(recognizer: FaceModels, cache: EvaluationCache) -> Embed:
-    """Returns the function of `make_embedder`, which reads the embeddings that are in `cache`."""
+    """Returns a function like that of `make_embedder`, which computes only the embeddings that `cache` does not have.
+
+    The function adds the computed embeddings to `cache`.
+    """
     compute, recognizer_hash = make_embedder(recognizer), hash_faces(recognizer)
 
     def embed(crops: Sequence[np.ndarray]) -> np.ndarray:

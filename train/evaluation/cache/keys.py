@@ -88,7 +88,7 @@ def _hash_code() -> str:
 def hash_restorer(model: Restorer) -> str:
     """Returns the sha256 of the architecture, the facts and all tensors of a restorer.
 
-    The tensors include the frozen tensors. The number types of the tensors matter too.
+    The hash also depends on the frozen tensors, and on the number type of each tensor.
     """
     facts = json.dumps([asdict(model.config), model.facts, model.base_sha256], sort_keys=True, default=str)
     digest = hashlib.sha256(facts.encode())

@@ -27,7 +27,10 @@ from train.metrics.registry import METRICS
 
 @dataclass(frozen=True)
 class Comparison:
-    """Holds the common result of several evaluations. `result` has the keys of a result of `likeness evaluate`."""
+    """Holds the results of several evaluations as one result.
+
+    `result` has the keys of a result of `likeness evaluate`.
+    """
 
     result: dict[str, Any]
     rows: list[Row]

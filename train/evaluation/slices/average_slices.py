@@ -46,10 +46,11 @@ def average_slices(
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Returns the averages of each slice of each column, and the reasons why other columns have no slices.
 
-    `columns` has a value for each face of `faces`, or NaN. The result has a dict for each column: its name, the fields
-    of `Column`, and `slices`. A slice has a `name`, its bounds `low` and `high`, its numbers of `images` and `people`,
-    and its averages in `rows` (the result of `average_systems`). The bounds are the smallest and the largest value in
-    the slice. Images without a value are in a slice without bounds.
+    `columns` maps the name of a column to a value for each face of `faces`. NaN means that the face has no value. The
+    result has a dict for each column: its name, the fields of `Column`, and `slices`. A slice has a `name`, its bounds
+    `low` and `high`, its numbers of `images` and `people`, and its averages in `rows` (the result of
+    `average_systems`). The bounds are the smallest and the largest value in the slice. Images without a value are in a
+    slice without bounds.
     """
     sliced, reasons = [], {}
     for name, values in columns.items():
