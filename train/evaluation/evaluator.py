@@ -383,7 +383,7 @@ class Evaluator:
         return self.measure
 
     def _prepare_values(self, images: Sequence[MeasuredCase], cache: EvaluationCache) -> None:
-        """Runs the judge, and the metrics that look at a restored image alone, on many images at once."""
+        """Runs the judge and the metrics of `measure_quality` on many images at once."""
         measure = self._load_measure(cache)
         measure.analyse_faces(images, cache)
         measure.measure_quality(((one.restored, one.given_target, one.valid) for one in images), cache, self.say)

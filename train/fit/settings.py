@@ -172,7 +172,7 @@ def claim_run(
     path = run / RUN_CONFIG
     log("claimed", run=str(run), resumes=path.is_file(), **facts)
     if path.is_file():
-        # Runs of earlier versions have no `degrade_on`, and degraded in the workers.
+        # Runs of earlier versions have no `degrade_on`. Their workers degraded the targets.
         there = {"degrade_on": "workers", **json.loads(path.read_text(encoding="utf-8"))}
         for name in ("precision", "degrade_on"):  # kept even if this machine has other defaults
             if getattr(settings, name) is None:

@@ -84,7 +84,7 @@ def _load(restorer: NodeRestorer) -> tuple[FaceRestorer, FaceModels, ReadOrigina
 
 
 def check_restorer(_: None, restorer: NodeRestorer, hashes: dict[str, str]) -> None:
-    """Loads the restorer on a node. Raises BadInput if its files differ from those of the driver."""
+    """Loads the restorer on a node. Raises BadInput if its files there differ from the driver's files."""
     there = hash_restorer(restorer, _load(restorer)[1])
     if different := [name for name in hashes if there.get(name) != hashes[name]]:
         raise BadInput(

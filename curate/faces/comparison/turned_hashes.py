@@ -49,9 +49,9 @@ def count_different_bits(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def turn_boxes(boxes: np.ndarray, variant: int) -> np.ndarray:
-    """Converts boxes x0, y0, x1, y1, (n, 4), to a variant of their picture.
+    """Returns the places of boxes in a variant of their picture. `variant` is a number in VARIANTS.
 
-    Coordinates are shares of width and height.
+    `boxes` are x0, y0, x1, y1, (n, 4), as shares of width and height.
     """
     if variant & 4:
         boxes = boxes[:, [1, 0, 3, 2]]

@@ -28,7 +28,7 @@ def find_faces_set_aside(
     aside = {face: PHOTO_SPANS_SPLITS for face in split_of if len(photo_splits[photo_of[face]]) > 1}
     aside |= {face: LISTED_ELSEWHERE for face, split in split_of.items() if listed_splits.get(face, split) != split}
     # A photo may contain only near-duplicates, and their representatives may be in two splits. A second search finds
-    # photos that contain only near-duplicates of two splits.
+    # such photos.
     photo_splits = _find_photo_splits(faces, {face: split for face, split in split_of.items() if face not in aside})
     for face in faces:
         if len(photo_splits[face.photo_id]) > 1:

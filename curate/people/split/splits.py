@@ -144,8 +144,8 @@ def make_splits(
     for evaluation. Only new people can fill an empty split.
 
     `successors` maps a face whose file was overwritten to the face that shows the same picture now. The row of the
-    overwritten face applies to the new face, even if no row is locked. `frozen` has pairs of a face in use and a locked
-    row (frozen_people.py). The locked row belongs to an unused face of the person, and applies to the face in use.
+    overwritten face applies to the new face, even if no row is locked. Each pair in `frozen` has a face in use and a
+    locked row (frozen_people.py). The row belongs to an unused face of the person, and applies to the face in use.
 
     `listed_splits` takes precedence over all rows that are not locked. A person gets the split of most of its listed
     faces. A face whose listed split differs from the split of its person is set aside.

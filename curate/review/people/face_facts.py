@@ -70,7 +70,7 @@ def explain_acceptance(view: View, face: Face) -> str:
 def find_decisions(view: View, face: Face) -> list[Decision]:
     """Returns the decisions in force that name the face itself, and not a copy of it.
 
-    The oldest decision comes first.
+    The oldest decision comes first. Decisions of the kinds rename and accept are left out.
     """
     numbers = {
         decision.number

@@ -1,4 +1,4 @@
-"""Lets only one browser session into the pages of the review.
+"""Lets only those browsers into the pages of the review that opened a link of `likeness review`.
 
 The link that `likeness review` prints contains a token, and each token opens the pages one time. The browser then gets
 a cookie with a secret. All later requests need the cookie. A page of another site cannot use the cookie, because the
@@ -48,7 +48,7 @@ _SAFE = ("GET", "HEAD")
 
 
 class Access:
-    """An ASGI middleware that passes only requests from the user's own browser session."""
+    """An ASGI middleware that passes only requests from browsers that opened a link."""
 
     def __init__(self, app: ASGIApp, host: str, port: int, announce: Callable[[str], None] = lambda link: None) -> None:
         """`host` is the address that the server listens on. `announce` is called with each new link."""

@@ -122,7 +122,7 @@ class CachedMeasure:
         cache: EvaluationCache,
         say: Callable[[str], None],
     ) -> None:
-        """Computes the metrics that look at a restored image alone, in batches, and keeps the values in the cache.
+        """Computes the metrics of WEIGHTS (no_reference.py) in batches, and keeps the values in the cache.
 
         `images` has the restored image, the target and the valid pixels of each image, as in `Measure`. Each image is
         prepared once for all of these metrics. If the memory is too small, the batches are halved, and `say` gets a

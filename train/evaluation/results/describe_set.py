@@ -22,7 +22,7 @@ def describe_set(frozen_set: FrozenSet, options: EvaluationOptions, missing: Map
     """
     cases = frozen_set.cases
     people = [case.identity_id for case in cases]
-    # The user asked for metrics that need a target. `not_measured` of the result then has the reason.
+    # True if the user asked for metrics that need a target. `not_measured` of the result then has the reason.
     asked = NO_TARGETS in missing.values()
     absent = [METRICS[name].title for name in DEFAULT_METRICS if reads_target(name)]
     return {

@@ -36,8 +36,8 @@ class Statistics:
 def measure_statistics(images: Iterable[np.ndarray], network: nn.Module, what: str = "images") -> Statistics:
     """Returns the statistics of RGB images, uint8 (H, W, 3).
 
-    `network` maps uint8 (1, 3, H, W) to (1, d). Raises BadInput if there are fewer than two images. `what` is the word
-    for the images in this message.
+    `network` maps uint8 (1, 3, H, W) to (1, d). Raises BadInput if there are fewer than two images. The message of
+    this error calls the images `what`.
     """
     count, total, products, block = 0, np.zeros(()), np.zeros(()), list[np.ndarray]()
 

@@ -30,8 +30,8 @@ class InstantRestoreBase(nn.Module):
 
     A restoration draws four random latents from `seed`: for the sample from the LQ image's posterior, for the sample
     from a reference's posterior, for the noise of a reference, and for the noise of the LQ latent. All images of a
-    batch get the same draws, and all references too (ours). The result of an image therefore does not depend on the
-    other images or on the order of the references. The authors' code sets no seed.
+    batch share their draws, and all references share theirs (ours). The result of an image therefore does not depend on
+    the other images or on the order of the references. The authors' code sets no seed.
     """
 
     prompt: torch.Tensor
