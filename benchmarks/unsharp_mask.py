@@ -9,7 +9,7 @@ import numpy as np
 
 from train.restore.pasting.paste import make_patch, round_to_levels
 
-# The standard deviation of the blur in the unsharp mask, in pixels of the crop (ours). The mask amplifies detail with
+# The standard deviation (ours) of the blur in the unsharp mask, in pixels of the crop. The mask amplifies detail with
 # periods of 4 to 8 pixels, which `measure_sharpness_ratio` measures.
 SIGMA = 2.0
 MOST_AMOUNT = 16.0  # The largest amount of sharpening (ours). The amount is the factor of the mask.

@@ -79,7 +79,8 @@ def is_missing(uri: str) -> bool:
     """Returns True if the file of a URI is known to be missing.
 
     Returns False if the system denies access to the folder. Also returns False for a file in a store, because a request
-    for each file would take too long. For stores, the scan finds missing files in the list that the store sends.
+    for each file would take too long. The scan finds the missing files of a store: they are not in the list of files
+    that the store sends.
     """
     if is_address(uri):
         return False

@@ -13,7 +13,7 @@ EXPONENTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 # absolute differences: the model then changed degraded inputs too little (docs/train.md, What was tried).
 LARGE_DIFFERENCE = 0.1
 LARGE_STRENGTH = 0.02  # `detail_loss` is quadratic below this difference (ours) and linear above.
-DETAIL_SQUARE = 16  # The side in pixels of the squares of `detail_loss` (ours).
+DETAIL_SQUARE = 16  # The side (ours) of the squares of `detail_loss`, in pixels.
 # Added (ours) to a mean square, because a root has no finite gradient at 0. The root of the number is .8 levels of
 # 0..255.
 SMALL_SQUARE = 1e-5

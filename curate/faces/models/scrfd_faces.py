@@ -23,7 +23,7 @@ MIN_SCORE = 0.5  # The value is insightface's default det_thresh.
 # photos, det_500m gives 60% of the upright faces a score of .81 or more. All 456 faces that det_500m finds in photos
 # turned by 90, 180 or 270 degrees have a score below .81.
 SURE_SCORE = 0.81
-# The smallest distance between the eyes at which the detector finds a face, in pixels of the detector's input (ours).
+# The smallest distance (ours) between the eyes at which the detector finds a face, in pixels of the detector's input.
 # The box of a face with 6.6 pixels between the eyes is about 14 pixels wide. If the second look confirms faint faces,
 # det_500m finds 96% of the faces with 6.6 pixels between the eyes. We measured the 96% with the people in our tuning
 # photos, on textured backgrounds.
@@ -41,7 +41,7 @@ LARGER_INPUT, EYES_IN_LARGER_INPUT = 1.5, 6.0
 # with 16 pixels or more between the eyes, the detector finds 93.7% with the value 6.6, and 94.1% with the value 7.0. A
 # search with the value 6.7 takes 8% less time than a search with the value 7.0.
 EYES_IN_TILE = 6.7
-# The largest side of a tile, in pixels of the detector's input (ours). With tiles of 640 or 1024 pixels, the detector
+# The largest side of a tile (ours), in pixels of the detector's input. With tiles of 640 or 1024 pixels, the detector
 # finds as many faces as with tiles of 2048 pixels. The search with smaller tiles takes more time, because smaller tiles
 # overlap more.
 TILE = 2048

@@ -9,8 +9,8 @@ from curate.people.clustering.components import IN_MEMORY, sum_rows
 from curate.people.clustering.weak_faces import WEAK_FACTOR
 from manifests.runtime.workspace import Workspace
 
-# Let c be the cosine of the faces of a group of two faces. The group is doubtful if _EXPECTED_PAIRS or more pairs
-# (ours) of strangers in the collection are expected to have a cosine of c or more.
+# Let c be the cosine of the faces of a group of two faces. The group is doubtful if _EXPECTED_PAIRS (ours) or more
+# pairs of strangers in the collection are expected to have a cosine of c or more.
 _EXPECTED_PAIRS = 0.2
 # In a large collection, a mean cosine of _MOST_SPREADS (ours) times the spread of the cosines between strangers is
 # enough: a group with a higher mean cosine is not doubtful. In web photos, 95% of the pairs of faces of one person have

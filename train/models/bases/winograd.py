@@ -40,7 +40,7 @@ _OUTPUT = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, 
 class WinogradConv2d(nn.Module):
     """Computes the convolution `conv` by Winograd's algorithm in float32 on a CPU, and otherwise by `conv` itself.
 
-    The two results differ by rounding: by up to 1e-4 for values of about 1 (measured).
+    The results of the algorithm and of `conv` differ by rounding: by up to 1e-4 for values of about 1 (measured).
     """
 
     to_input: torch.Tensor
