@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # file must still be downloaded, or that memory or disk may be too small.
 OK, NOTE, WRONG = "ok", "note", "wrong"
 
-# We chose MEMORY_GIB. Training the recipe tiny takes 2.2 GiB in the training process and 1.7 GiB in the worker process
+# We chose MEMORY_GIB. Training the recipe tiny takes 2.2 GiB in the training process and 2.0 GiB in the worker process
 # (docs/train.md). Curation takes at most 2 GiB for each worker process (docs/curate.md).
 MEMORY_GIB = 6
 DISK_GIB = 10  # free space for a small dataset and its runs (ours); 100,000 crops of 512 px need 40 GB

@@ -185,8 +185,8 @@ class View:
     def list_people(self, search: str = "", order: str = "size", show: str = "all") -> list[dict[str, Any]]:
         """Returns the rows of the people whom a search finds.
 
-        `order` is a key of ORDERS, and `show` is a key of SHOWN. The search looks for the text in names, file names and
-        ids.
+        `order` is a key of ORDERS, and `show` is a key of SHOWN. The search finds people whose names, file names or ids
+        contain `search`.
         """
         is_shown, word, decided = SHOWN[show], search.casefold(), self.find_decided_people()
         rows = [self.describe_person(one) for one in self.people.identities.values() if self._has_faces(one)]
