@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-MARGIN = 0.3  # The margin that the pictures show around a face's box, as a share of the side of the box (ours).
+MARGIN = 0.3  # The margin (ours) that the pictures show around a face's box, as a share of the side of the box.
 # The width of a picture, its largest height, the space between faces, and the height of a caption, in pixels (ours).
 WIDTH, HEIGHT, GAP, CAPTION = 2080, 2200, 8, 18
 

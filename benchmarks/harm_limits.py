@@ -33,7 +33,7 @@ from record_result import record_result
 from reference_benefit import run_likeness
 
 REFERENCES = 4
-SHARE = 0.95  # The share of the better results that pass a proposed limit (ours).
+SHARE = 0.95  # The share (ours) of the better results that pass a proposed limit.
 # Maps a measure of harm.py to the name of its limit in the table. The measure `identity_gain` is the mean cosine to the
 # references after the restoration, minus the mean cosine before. The measure `identity_to_input` is (cosine to the
 # input - `same_person`) / (1 - `same_person`), and is only measured without references.

@@ -35,7 +35,7 @@ from curate.people.clustering.group_embeddings import Grouping, group_embeddings
 from curate.review.ask.question import CALM, PEOPLE, Odds, Question
 from curate.review.ask.questions import Questions
 
-NEAR = 0.1  # A mean cosine is near the threshold if it differs from the threshold by at most this (ours).
+NEAR = 0.1  # A mean cosine is near the threshold if it differs from the threshold by at most NEAR (ours).
 SEEDS = 5  # The number of random orders. The table has the median over these orders.
 BINS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # The edges of the bins of `measure_calibration`.
 # A function that chooses one of the open questions. Its arguments are the open questions, and the mean cosine of each

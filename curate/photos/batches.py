@@ -8,7 +8,7 @@ from typing import Any
 
 FILES_A_BATCH = 32
 PHOTOS_A_BATCH = 32  # A batch writes one shard of embeddings, so a shard has about 32 faces.
-LEAST_A_BATCH = 4  # Least number of items in a batch; only the last batch may have fewer (ours).
+LEAST_A_BATCH = 4  # Least number (ours) of items in a batch; only the last batch may have fewer.
 # One transaction records the results of about SECONDS_A_TRANSACTION seconds (ours). A transaction takes about 20 ms,
 # even if it has only a few rows. If a run is killed, the work since the last transaction is done again.
 SECONDS_A_TRANSACTION = 1.0

@@ -10,12 +10,12 @@ import numpy as np
 
 from manifests.pictures.images import Picture
 
-_SIDE = 128  # Width and height, in pixels, of the reduced picture that is measured (ours).
+_SIDE = 128  # Width and height (ours), in pixels, of the reduced picture that is measured.
 # A row of pixels belongs to a plain border if at least the share _PLAIN_SHARE (ours) of its pixels have nearly the
 # median colour of the row. Nearly means that a pixel differs from the median by at most _PLAIN (ours) of the 256 levels
 # in each channel. Text on a bar covers less than 30% of a row.
 _PLAIN_SHARE, _PLAIN = 0.7, 6
-_GRAY = 2.0  # a picture is gray if the mean difference of its channels is at most 2 of the 256 levels (ours)
+_GRAY = 2.0  # a picture is gray if the mean difference of its channels is at most 2 (ours) of the 256 levels
 
 
 def measure_picture(picture: Picture) -> dict[str, Any]:

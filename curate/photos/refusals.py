@@ -22,7 +22,7 @@ from manifests.runtime.text import format_count, make_printable
 from manifests.runtime.uris import display_path, normalise_name, uri_of
 from manifests.runtime.workers import BatchMap, FailedUnit, guard_units
 
-_EXAMPLES = 20  # largest number of lines that an error names (ours)
+_EXAMPLES = 20  # largest number (ours) of lines that an error names
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 

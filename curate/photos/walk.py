@@ -24,7 +24,7 @@ from manifests.stores.store_path import StorePath, parse_path
 
 LEAVES_FOLDER = "symlink_leaves_folder"
 UNSAFE_NAME = "unsafe_name"
-_REQUESTS_AT_ONCE = 16  # Largest number of requests for the sizes of addresses at the same time (ours).
+_REQUESTS_AT_ONCE = 16  # Largest number (ours) of requests for the sizes of addresses at the same time.
 _REASON_OF_ERROR = {errno.ELOOP: "symlink_loop", errno.ENOENT: "broken_symlink", errno.ENOTDIR: "broken_symlink"}
 
 

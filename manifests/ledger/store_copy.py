@@ -34,7 +34,7 @@ _CARD = "card.json"  # The file degrade/frozen/set_files.py defines the files of
 _SET_FILES = (_CARD, "theta.jsonl", "README.md")
 TEXT_FILES = (SUMS, STORE_MARKER, *_SET_FILES)  # The names of the text files in the store.
 _PERMISSIONS = "Likeness must be allowed to list, read, write and delete the files of this folder."
-_REQUESTS_AT_ONCE = 16  # Number of files that are copied at the same time (ours).
+_REQUESTS_AT_ONCE = 16  # Number (ours) of files that are copied at the same time.
 
 
 def check_store(dataset: Path, store: Path, key: bytes | None) -> None:

@@ -32,7 +32,7 @@ from manifests.runtime.snapshot_files import (
     to_array,
 )
 
-_ROWS = 64  # number of rows of an array that are copied in one step (ours)
+_ROWS = 64  # number (ours) of rows of an array that are copied in one step
 
 
 def read_snapshot_table(folder: Path) -> pa.Table:

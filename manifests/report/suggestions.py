@@ -25,7 +25,7 @@ from manifests.report.people_pages import People
 from manifests.report.thumbnails import make_thumbnail
 
 ROWS = 50  # Largest number of suggestions of each kind (ours).
-PICTURES = 6  # Largest number of pictures of each person, or of each part of a person (ours).
+PICTURES = 6  # Largest number (ours) of pictures of each person, or of each part of a person.
 # Least number of faces in each part of a person (ours). A part of one face is not suggested, because the pages of
 # people already show single faces that do not fit.
 MIN_GROUP = 2

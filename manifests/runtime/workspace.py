@@ -19,7 +19,7 @@ import numpy as np
 
 from manifests.runtime.workers import count_cores
 
-_LEAST_FILE = 2**24  # Arrays of fewer bytes are never in files (ours).
+_LEAST_FILE = 2**24  # Arrays of fewer bytes (ours) are never in files.
 # If a row is read from a file, Linux counts the pages around the row too. We measured 210 KiB for a row on Linux 6.18.
 _BYTES_A_READ = 2**18
 # `trim` acts when the memory is within this number of bytes (ours) of the limit, or within a third (ours) of the limit.

@@ -37,7 +37,7 @@ ATTEMPTS = 5
 FIRST_PAUSE = 0.5
 # huggingface_hub itself sends a request up to 6 times, with pauses of 23 s in all, so two attempts are enough (ours).
 _ATTEMPTS_OF_SCHEME = {"hf": 2}
-TIMEOUT = 20  # Longest time in seconds in which a store must accept a connection, or send the next bytes (ours).
+TIMEOUT = 20  # Longest time (ours) in seconds in which a store must accept a connection, or send the next bytes.
 
 # fsspec returns facts about a file. The values of these keys change when the bytes of the file change. The best key
 # comes first.

@@ -28,7 +28,7 @@ _SMALLEST_DETAIL = 0.1
 # `measure_noise` returns up to 4 levels for sharp skin and hair without noise, so only values above this number (ours)
 # count as noise.
 _UNCERTAIN_NOISE = 4.0
-# Standard deviations of the blurs that an input can have, in pixels at the resolution of the input (ours).
+# Standard deviations (ours) of the blurs that an input can have, in pixels at the resolution of the input.
 _BLURS = (0.0, 0.35, 0.7, 1.4)
 # A restored face has new noise if its noise is more than this factor (ours) times the noise of its input. A smaller
 # increase counts as detail, because `measure_noise` also measures detail.

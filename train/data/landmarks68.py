@@ -31,7 +31,7 @@ def explain_missing() -> str | None:
 
 
 def find_predictor() -> Path | None:
-    """Returns dlib's model of the 68 points, or None if dlib's models are not installed."""
+    """Returns the path of dlib's model of the 68 points, or None if dlib's models are not installed."""
     if explain_missing() is not None:
         return None
     from curate.faces.models.dlib_models import list_landmark_files

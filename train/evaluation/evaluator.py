@@ -50,7 +50,7 @@ from train.models.config import check_steps
 from train.restore.batches.face_batches import FaceBatches
 from train.restore.restorers.face_restorer import load_restorer_faces
 
-CASES = 32  # The number of cases that are restored before they are measured (ours).
+CASES = 32  # The number (ours) of cases that are restored before they are measured.
 
 
 class Evaluator:

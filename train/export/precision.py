@@ -16,7 +16,7 @@ _CHANNELS = {"Conv": 0, "MatMul": -1, "Gemm": 0}
 
 
 def store_weights(graph: onnx.GraphProto, precision: str) -> None:
-    """Replaces the large float32 weights of a graph by weights of a precision, in place."""
+    """Stores the large float32 weights of a graph in the precision `precision`, in place."""
     if precision == FULL:
         return
     readers = {node.input[1]: node for node in graph.node if node.op_type in _CHANNELS and len(node.input) > 1}

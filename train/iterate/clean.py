@@ -56,7 +56,7 @@ from train.restore.restorers.load_restorer import (
 
 STAGE = "iterate"
 BATCH = 64  # Number of targets that are recorded in one transaction.
-REFERENCES = 4  # A target is restored with at most this number of references (ours).
+REFERENCES = 4  # A target is restored with at most this number (ours) of references.
 
 MEASURES = "SELECT face_id, sharpness, noise, blockiness FROM faces WHERE list_contains(?, face_id) ORDER BY face_id"
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from train.losses.pixel import SCALES, gradients
 
-# The radii of the regions, as fractions of the distance between the eyes (ours).
+# The radii (ours) of the regions, as fractions of the distance between the eyes.
 EYE = 0.35
 NOSE = 0.35
 MOUTH = 0.25  # radius around the line between the corners of the mouth

@@ -17,8 +17,8 @@ PROMPT_PARTS = {"vre", "identity", "features"}
 # Base stylegan: a level of `size` px has multiplier * STYLEGAN_WIDTH / size channels, and at most `limit` channels.
 STYLEGAN_WIDTH = 16384
 
-MOST_STEPS = 50  # A denoiser takes at most this number of steps (ours).
-MOST_FACES = 1024  # A restorer restores at most this number of faces in one batch (ours).
+MOST_STEPS = 50  # A denoiser takes at most this number (ours) of steps.
+MOST_FACES = 1024  # A restorer restores at most this number (ours) of faces in one batch.
 # The number types of a restorer. With bf16, torch's autocast decides which operations use bfloat16.
 PRECISIONS = ("fp32", "bf16")
 

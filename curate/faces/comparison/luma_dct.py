@@ -15,7 +15,7 @@ import numpy as np
 
 # The part of the 512 px crop that is stored: from brows to below the chin and from ear to ear (ours).
 _TOP, _BOTTOM, _LEFT, _RIGHT = 0.25, 0.9, 0.175, 0.825
-SIDE = 48  # Width and height of the stored part of a face, in pixels (ours).
+SIDE = 48  # Width and height (ours) of the stored part of a face, in pixels.
 # Number of frequencies that are stored for each direction (ours). 16 frequencies separate 1,124 of 1,128 copies from
 # all 860 pairs of different photos of one person. 24 frequencies do not separate more copies.
 FREQUENCIES = 16

@@ -30,7 +30,7 @@ _UNUSED_FROZEN_FACES = f"""{_COLUMNS}, NULL AS duplicate_of
     LEFT JOIN photos p ON p.photo_id = f.photo_id LEFT JOIN memberships m USING (face_id)
     WHERE s.locked AND s.reason = 'face_dropped' AND f.shard IS NOT NULL ORDER BY f.face_id"""
 
-_SAMPLE = 4096  # The number of faces on which the share of false matches is measured (ours).
+_SAMPLE = 4096  # The number (ours) of faces on which the share of false matches is measured.
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from manifests.ledger.ledger import Ledger
 from manifests.report.sections.frozen_section import describe_theta
 
-REFERENCES = 4  # largest number of references that the page shows beside an image (ours)
+REFERENCES = 4  # largest number (ours) of references that the page shows beside an image
 
 _SETS = """
 SELECT d.lq_set, d.preset, d.size, count(*) AS images, any_value(s.split) AS split,

@@ -20,7 +20,7 @@ from manifests.ledger.ledger import Ledger
 from manifests.runtime.text import format_count, make_printable
 from manifests.runtime.uris import display_path
 
-PAIRS = 200  # of each kind, the page shows the most similar pairs, and at most this many (ours)
+PAIRS = 200  # largest number (ours) of pairs of each kind that the page shows; the most similar pairs are shown
 
 # Maps a kind of leak to a text that follows the number of pairs, such as "3 pairs".
 MEANINGS = {

@@ -25,8 +25,8 @@ from curate.review.web.pages import (
 from manifests.errors import BadInput
 
 NAVIGATION = [("/", "People")]
-_CLOSEST = 8  # The number of similar people that the page of a person shows (ours).
-_CHOICES = 30  # The number of people that the dialog for a move shows (ours).
+_CLOSEST = 8  # The number (ours) of similar people that the page of a person shows.
+_CHOICES = 30  # The number (ours) of people that the dialog for a move shows.
 _MOST_BYTES = 16 * 2**20  # The largest size of a request with faces, in bytes (ours). The ids of 400,000 faces fit.
 _GONE = (
     "There is no person with this id. The person may have been merged, may have another id now, or may have no photo "

@@ -17,9 +17,9 @@ from manifests.pictures.png_files import encode_png_quickly
 from manifests.runtime.archives import ArchiveError, read_bytes
 from manifests.runtime.files import sha256_bytes
 
-PHOTO_SIDE = 448  # Longer side of the small picture of a photo, in pixels (ours).
+PHOTO_SIDE = 448  # Longer side (ours) of the small picture of a photo, in pixels.
 _OUTSIDE = (128, 128, 128)  # The colour of places outside the photo, as in the crops.
-_MARGIN = 0.7  # Half the side of the square around a face, divided by the longer side of the face's box (ours).
+_MARGIN = 0.7  # Half the side (ours) of the square around a face, divided by the longer side of the face's box.
 
 
 def encode_file(path: Path, side: int | None = None) -> bytes | None:

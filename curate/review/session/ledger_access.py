@@ -13,7 +13,7 @@ from manifests.ledger.paths import LEDGER_NAME
 
 Item = TypeVar("Item")
 Stamp = tuple[tuple[int, int, int], ...]
-PATIENCE = 2.0  # longest time in seconds that an act waits for another command (ours)
+PATIENCE = 2.0  # longest time (ours) in seconds that an act waits for another command
 
 
 def retry(work: Callable[[], Item]) -> Item:

@@ -13,7 +13,7 @@ from manifests.errors import BadInput, LikenessError
 from manifests.runtime.cluster.head_node import describe_token
 
 RETRIES = 10  # The work fails if more nodes or processes than this number (ours) die while they work on one batch.
-# Size of the memory in which Ray on this machine holds rows and images until they are recorded (ours).
+# Size (ours) of the memory in which Ray on this machine holds rows and images until they are recorded.
 OBJECT_STORE_BYTES = 2**28
 WAIT_SECONDS = 1.0  # `take` waits at most this number of seconds (ours), so that the process notices its end soon.
 

@@ -14,7 +14,7 @@ from manifests.runtime.progress import Progress
 from manifests.runtime.workers import FailedUnit, guard_units, open_pool
 from train.benchmark.frozen_benchmark import hash_picture
 
-BATCH = 8  # The number of pictures that a worker process reads at a time (ours).
+BATCH = 8  # The number (ours) of pictures that a worker process reads at a time.
 MIN_SIDE = 16  # The smallest side of an aligned face in pixels (ours; frozen sets have the same limit).
 
 

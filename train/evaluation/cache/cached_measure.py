@@ -33,7 +33,7 @@ from train.metrics.networks.no_reference import WEIGHTS, load_no_reference
 from train.metrics.readers import FaceCache, MeasuredCase
 from train.metrics.registry import METRICS
 
-QUALITY_BATCH = 8  # The number of images whose quality is measured at once (ours).
+QUALITY_BATCH = 8  # The number (ours) of images whose quality is measured at once.
 
 
 class CachedMeasure:

@@ -13,7 +13,7 @@ import numpy as np
 
 from manifests.errors import BadInput
 
-BLOCK = 2**26  # The number of bytes that are mapped into memory at once (ours).
+BLOCK = 2**26  # The number (ours) of bytes that are mapped into memory at once.
 _ALIGNMENT = 64  # bytes
 
 

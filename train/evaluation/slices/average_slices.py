@@ -17,7 +17,7 @@ from train.evaluation.slices.columns import COLUMNS, read_columns
 from train.evaluation.systems.row import Row
 
 PARTS = 3  # number of slices (ours) of a column with many different values
-MOST_VALUES = 4  # a column with up to this number of different values has a slice for each value (ours)
+MOST_VALUES = 4  # a column with up to this number (ours) of different values has a slice for each value
 
 
 def describe_slices(

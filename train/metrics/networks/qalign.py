@@ -26,8 +26,8 @@ def explain_missing(weights: Path | None) -> str | None:
 
 
 def find_file(weights: Path | None) -> Path | None:
-    """Returns the path of the model's config.json in the cache, or None if it is missing. Its folder is named after the
-    revision."""
+    """Returns the path of the model's config.json in the cache, or None if the file is missing. The name of the file's
+    folder is the revision of the model."""
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(MODEL, "config.json")

@@ -18,7 +18,7 @@ from train.models.references import GROUPS, resnet, token_scale, zeroed
 
 HEADS = 4  # The number of attention heads (ours).
 PROMPT_DIM = 128  # The length of a prompt token on `tiny` (ours); in Stable Diffusion 2.1, it is 1024.
-WAVES = 64  # The number of sines and cosines that encode a timestep (ours).
+WAVES = 64  # The number (ours) of sines and cosines that encode a timestep.
 
 
 class ExtendedAttention(nn.Module):

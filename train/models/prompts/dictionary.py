@@ -39,7 +39,7 @@ from train.recipes.recipes import find_recipe
 
 ALONE = 50 / 60  # The association starts after this share of the images, see above.
 TEMPERATURE = 0.07  # The temperature of the association, DAEFR's initial value.
-IDLE = 320  # A code is restarted if no vector chose it during this number of images (ours).
+IDLE = 320  # A code is restarted if no vector chose it during this number (ours) of images.
 
 
 class Dictionary(nn.Module):

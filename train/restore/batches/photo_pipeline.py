@@ -22,7 +22,7 @@ from manifests.runtime.workers import count_cores
 from train.restore.batches.face_batches import FaceBatches, FaceInput
 
 MOST_THREADS = 8  # The largest number of threads (ours).
-# No photo is started while the photos in memory need more than this number of bytes (ours).
+# No photo is started while the photos in memory need more than this number (ours) of bytes.
 MOST_HELD = 2**30
 
 Result = TypeVar("Result")
