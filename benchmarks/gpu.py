@@ -9,7 +9,7 @@ all rows. Each row runs in a process of its own, so a row that fails does not en
 row is free for the next.
 
 PHOTOS has a folder of photos for each person. RUN is the folder of a training run, and DATASET the dataset of this run,
-with a frozen set SET. SPEC names the face models. FOLDER of --vae is the VAE of a light base (see light_ceiling.py).
+with a frozen set SET. SPEC names the face models. FOLDER of --vae has the VAE of a light base (see light_ceiling.py).
 FOLDER of --weights has the weights of metrics. With --quick, all rows are small, and take a few minutes together on two
 cores. Do not cite the figures of --quick.
 """

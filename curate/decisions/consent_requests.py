@@ -1,7 +1,7 @@
 """Turns a request about the consent of photos into a decision.
 
-A request names photos, faces or people. A face stands for its photo. A person stands for all photos that show the
-person, also for the photos of near-duplicates. The decision stores only photos.
+A request names photos, faces or people. A face means its photo. A person means all photos that show the person, and the
+photos with near-duplicates of the person's faces. The decision stores only photos.
 """
 
 from __future__ import annotations

@@ -164,7 +164,7 @@ def _find_same(people: PeopleNow, decision: Decision) -> Decision | None:
 
 
 def _are_whole(people: PeopleNow, decisions: Sequence[Decision | None]) -> bool:
-    """Returns whether these are decisions of the log that no newer decision takes back, not even in part."""
+    """Returns whether the log contains all these decisions, and no newer decision takes back any part of them."""
     active = select_active(people.log)
     return all(any(one is other for other in active) for one in decisions)
 

@@ -32,7 +32,7 @@ def member_uri(archive: Path, index: int, name: bytes) -> str:
 
 
 def parse_member_uri(uri: str) -> tuple[Path, int, bytes] | None:
-    """Returns (path of the archive, number, name) for the URI of a member. Returns None for the URI of a file."""
+    """Returns the archive, the number and the name of the member with this URI. Returns None for the URI of a file."""
     archive, separator, member = uri.partition("#")
     if not separator:
         return None

@@ -81,7 +81,10 @@ def clean_address(text: str) -> str:
 
 
 def is_plain(address: str) -> bool:
-    """Returns whether the address is plain. No two plain addresses have the same path."""
+    """Returns whether the address is plain: no part of its path is empty, is `.` or `..`, or contains a NUL byte.
+
+    No two plain addresses have the same path.
+    """
     parts = address.partition("://")[2].split("/")
     return not any(part in ("", ".", "..") or "\0" in part for part in parts)
 

@@ -136,8 +136,7 @@ def check_unchanged(address: str, facts: Facts | None) -> None:
 
 
 def list_below(address: str) -> tuple[list[tuple[str, Facts]], list[str]]:
-    """Returns the files below a folder with their facts, and the addresses of files that are not plain (see
-    `is_plain`).
+    """Returns the files below a folder with their facts, and the addresses that `is_plain` refuses.
 
     Both lists are sorted. If `address` is a file, returns only this file. Raises StoreError.
     """

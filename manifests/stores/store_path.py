@@ -134,8 +134,7 @@ class StorePath(PosixPath):
         return self.list_all()[0]
 
     def list_all(self) -> tuple[list[StorePath], list[str]]:
-        """Returns all files below this folder, and the addresses of files that are not plain (see `is_plain`). Both
-        lists are sorted."""
+        """Returns the files below this folder, and the addresses that `is_plain` refuses. Both lists are sorted."""
         files = []
         found, odd_addresses = requests.list_below(str(self))
         for address, facts in found:

@@ -51,7 +51,7 @@ class EvaluationOptions:
     fid_statistics: Path | None = None  # The file of statistics for the metric fid_statistics.
     fid_convention: str | None = None  # A key of CONVENTIONS. None means the convention of fid_statistics, or DEFAULT.
     seed: int = 0  # The seed for the draws of the references and for the bootstrap.
-    # True: images of people that a run was trained on are not measured. False: such a run is refused.
+    # True: images of people that a run was trained on are not measured. False: a run with such people is refused.
     leave_out_seen: bool = False
     # True: measures only images that are in every folder of restored images. False: refuses a folder that lacks images.
     partial: bool = False

@@ -2,11 +2,11 @@
 
 The loss is named in a figure of HonestFace's authors. We have not seen their formula.
 
-The eyes, the nose and the mouth cover only a tenth of the image. A mean over all pixels therefore hardly changes if one
-of them is displaced a little. The face alignment loss compares image gradients in the regions of the eyes, the nose and
-the mouth, and ignores the other pixels. A constant change of brightness adds nothing to the loss. The loss is computed
-at several scales, because a coarse scale shows the direction of a displacement. All regions have the same weight,
-whatever their size.
+The eyes, the nose and the mouth cover only a tenth of the image. If one of these parts is displaced a little, a mean
+over all pixels therefore hardly changes. The face alignment loss compares image gradients in the regions of the eyes,
+the nose and the mouth, and ignores the other pixels. A constant change of brightness adds nothing to the loss. The loss
+is computed at several scales, because a coarse scale shows the direction of a displacement. All regions have the same
+weight, whatever their size.
 """
 
 from __future__ import annotations

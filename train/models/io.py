@@ -74,7 +74,7 @@ class Conditions:
 
     present: torch.Tensor  # (B,K) bool, False for an empty slot; K can be 0.
     filled: torch.Tensor  # (n,) int64: the slots that have a reference, see Places.
-    groups: tuple[Group, ...]  # The images by their number of references, see Places.
+    groups: tuple[Group, ...]  # The images, grouped by their number of references, see Places.
     prompt: torch.Tensor | None = None  # Parts `vre`, `identity` and `features`: the tokens (B,N,D).
     maps: list[torch.Tensor] = field(default_factory=list)  # Part `maps`: (B,2C,h,w) for each scale, finest first.
     identity: torch.Tensor | None = None  # Part `embedding`: (B,d), the mean embedding or a learned vector.

@@ -96,8 +96,8 @@ def check_restorer(_: None, restorer: NodeRestorer, hashes: dict[str, str]) -> N
 def hash_restorer(restorer: NodeRestorer, models: FaceModels) -> dict[str, str]:
     """Returns the sha256 of each file of a restorer and of its face models, by the path of the file.
 
-    The files of a diffusion model in another folder are left out, because `open_restorer` compares them with the
-    checkpoint.
+    If the base is a diffusion model in another folder, the files of the base are left out, because `open_restorer`
+    compares them with the checkpoint.
     """
     folder = restorer.folder
     paths = sorted(folder.iterdir()) if restorer.prefix else [folder / CONFIG, folder / WEIGHTS]

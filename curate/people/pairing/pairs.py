@@ -32,7 +32,7 @@ TOO_FEW_PHOTOS = "too_few_photos"
 TOO_FEW_REFERENCES = "too_few_references"
 
 _PAIRS_AT_ONCE = 1 << 20  # Number of pairs of target and candidate in one step; limits the memory.
-_INDEX_BITS = 24  # Number of bits of a sort key that contain the number of the candidate.
+_INDEX_BITS = 24  # The index of the candidate takes this many bits of a sort key.
 _NO_KEY = np.iinfo(np.int64).max  # Sort key of a candidate that is not usable.
 
 

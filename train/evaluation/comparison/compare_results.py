@@ -149,8 +149,9 @@ def _list_weights(described: dict[str, Any]) -> list[str]:
 
 
 def _keep_common_values(rows: Sequence[Row], metrics: Sequence[str]) -> list[Row]:
-    """Returns the rows. If one system has no value of a metric for an image, the value is removed from all systems. Two
-    means of one metric are therefore means over the same images. A missing value of the LQ images removes nothing.
+    """Returns the rows. If one system has no value of a metric for an image, the image loses the values of this metric
+    in all systems. Two means of one metric are therefore means over the same images. A missing value of the LQ images
+    removes nothing.
     """
     missing = {
         (row["face_id"], name)

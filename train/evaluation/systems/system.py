@@ -41,7 +41,7 @@ class System:
 def list_systems(references: int, counts: Sequence[int] = ()) -> tuple[System, ...]:
     """Returns the usual systems: the LQ image, restorations with right references, and one with wrong references.
 
-    The numbers of right references are 0, each number in `counts` that is between 0 and `references`, and `references`.
+    The numbers of right references are 0, `references`, and each number in `counts` that lies between these two.
     """
     between = sorted({count for count in counts if 0 < count < references})
     return (
