@@ -5,7 +5,7 @@ LQ images. The HQ autoencoder trains for 50 epochs and the LQ autoencoder for 10
 both autoencoders train for 10 epochs with an association loss of weight 1.
 
 In this file, both autoencoders train together from the start, because a run has a single count of images seen. The
-association starts after 50/60 of the images (ours), because OSDFace's HQ autoencoder trains 50 of 60 epochs without the
+association starts after 50/60 (ours) of the images, because OSDFace's HQ autoencoder trains 50 of 60 epochs without the
 association.
 
 OSDFace's poster calls the association a "diagonal correlation". We have not seen OSDFace's formula. OSDFace's networks
