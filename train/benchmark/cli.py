@@ -201,8 +201,8 @@ def _print_leaks(result: Leaks) -> None:
 
 
 def _list_numbers(numbers: Sequence[int]) -> str:
-    """Returns increasing numbers as text, for example `3` or `3, 5`. Three or more consecutive numbers become a range,
-    for example `3 to 9`."""
+    """Returns increasing numbers as text, for example `3` or `3, 5`. If three or more numbers are all consecutive, the
+    text is a range, for example `3 to 9`."""
     if len(numbers) > 2 and numbers[-1] - numbers[0] == len(numbers) - 1:
         return f"{numbers[0]} to {numbers[-1]}"
     return ", ".join(map(str, numbers))

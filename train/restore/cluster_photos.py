@@ -172,7 +172,7 @@ def restore_on_cluster(
 ) -> Generator[None]:
     """Restores photos on a cluster. Apart from that, does what `restore_in_batches` does.
 
-    If a node halved the size of its batches, the size of `batches` is halved too.
+    If a node used smaller batches, because its memory was too small, `batches` gets the smallest size of a node.
     """
     size = max(LEAST_PHOTOS, work.batch)
     tasks = [outputs[start : start + size] for start in range(0, len(outputs), size)]

@@ -24,7 +24,7 @@ def speed_up(model: Any, bfloat16: bool = False) -> None:
     """Replaces layers of a restorer on a diffusion base by layers that compute the same function faster on a CPU.
 
     `bfloat16` is True if the restorer will be called under torch's autocast to bfloat16. Do not train or save the
-    restorer afterwards: its adapters are merged into the weights of the UNet.
+    restorer afterwards, because its adapters may then be merged into the weights of the UNet.
 
     - The adapters are merged into the UNet. With part `extended`, they are not merged, because the UNet is needed with
       and without them. The layers of the UNet are then not replaced.

@@ -12,7 +12,7 @@ TILE, READ = 4, 6  # A tile of 4 x 4 outputs is computed from 6 x 6 inputs.
 # The algorithm is used for convolutions with at least this number (ours) of input and output channels. We measured its
 # time on one core of an Intel Xeon with AVX-512: 44% of oneDNN's time with 512 channels, 60% with 256, 90% with 128.
 FEWEST_CHANNELS = 256
-# The algorithm is used for convolutions with at most this number of output channels (ours). The UNet's layers with 1280
+# The algorithm is used for convolutions with at most this number (ours) of output channels. The UNet's layers with 1280
 # channels have few pixels, so reading their 36 matrices takes more time than the algorithm saves.
 MOST_OUTPUTS = 640
 # At most about this number of tiles (ours) are computed at once, so that their values stay in the cache of the
