@@ -51,7 +51,7 @@ from manifests.runtime.workers import check_workers
 from manifests.stores.requests import check_writable
 from manifests.stores.store_path import StorePath, parse_path
 
-# The limits of --size are in pixels (ours). An image below the lower limit is too small to show a face. Few images are
+# The limits (ours) of --size are in pixels. An image below the lower limit is too small to show a face. Few images are
 # larger than the upper limit.
 MIN_SIZE, MAX_SIZE = 16, 8192
 _UNSAFE_NAME = "has a name with //, or with . or .. between slashes, so it is not read"

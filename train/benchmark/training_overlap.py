@@ -203,7 +203,7 @@ def _compare_faces(
     vectors = snapshot.embeddings[training]
     hashed = _find_possible_copies(own.vectors, vectors, own.rules.min_cosine_same_face)
     # A snapshot has no photos, so the hashes and boxes of photos are empty and are not compared. The hash of a face is
-    # compared only if the cosine is high, so all other training faces get a hash of zeros.
+    # compared only if the cosine is high. Training faces without a high cosine therefore get a hash of zeros.
     lines = [
         FaceLine(
             snapshot.face_ids[row],

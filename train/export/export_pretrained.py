@@ -3,7 +3,7 @@
 FOLDER/README.md is a model card in the format of model hubs. The other files are listed below. Every restorer has the
 files of the first line, and a restorer on a diffusion base has all of these files.
 
-    config.json, model.safetensors       the architecture, and the weights that the training changed
+    config.json, model.safetensors       the architecture, and all weights except the frozen base
     unet/, vae/, scheduler/              the frozen base, in the layout of diffusers
     pytorch_lora_weights.safetensors     the adapters of the UNet, for diffusers; model.safetensors has them, too
 """

@@ -21,7 +21,7 @@ from curate.people.clustering.components import label_components
 from manifests.ledger.records import Face
 from manifests.runtime.files import sha256_bytes
 
-# Largest number of units that leave a group together (ours), about the size of a family. We compared limits on
+# Largest number (ours) of units that leave a group together, about the size of a family. We compared limits on
 # synthetic albums of 5 to 1,000 people. With a limit of 16, as many faces are set aside as with a limit of 8, and the
 # search takes twice as long. With a limit of 5, up to five times as many faces are set aside as with a limit of 8.
 MAX_PART = 8

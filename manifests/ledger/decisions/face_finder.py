@@ -24,7 +24,7 @@ class FaceFinder:
 
     def __init__(self, faces: Iterable[Face]) -> None:
         self._faces_of_photo: dict[str, list[Face]] = defaultdict(list)
-        # maps a photo and a box to the result of `find`, because many decisions name the same faces
+        # photo -> box -> the result of `find`, which is kept because many decisions name the same faces
         self._found: dict[str, dict[tuple[float, ...], tuple[Face | None, str]]] = defaultdict(dict)
         for face in faces:
             self._faces_of_photo[face.photo_id].append(face)

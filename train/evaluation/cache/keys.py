@@ -27,7 +27,7 @@ _PACKAGES = (
     "onnxruntime-gpu", "opencv-python", "opencv-python-headless", "peft", "pillow", "pyiqa", "scipy", "timm", "torch",
     "torch-fidelity", "torchmetrics", "torchvision", "transformers",
 )  # fmt: skip
-# The number of arrays whose hashes are remembered (ours): an image has up to 20, and many are shared.
+# The number (ours) of arrays whose hashes are remembered. An image has up to 20 arrays, and images share many arrays.
 _REMEMBERED = 4096
 # The folders with the code that restores and measures.
 _CODE = ("curate/faces", "degrade", "manifests", "train")
