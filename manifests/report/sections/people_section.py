@@ -62,7 +62,7 @@ def read_uncertain_faces(ledger: Ledger) -> list[tuple[str, str, str]]:
 
 
 def read_labels(ledger: Ledger) -> tuple[int, int, bool] | None:
-    """Returns the number of different labels, the number of photos with labels, and whether the labels count as truth."""
+    """Returns the number of different labels, the number of photos with labels, and whether labels count as truth."""
     rows = ledger.read_rows(Label)
     if not rows:
         return None
