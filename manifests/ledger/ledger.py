@@ -332,9 +332,9 @@ class Ledger:
     def _upsert(self, kind: type, batch: list[Record], skip_equal: bool) -> None:
         """Write records of one class. A record replaces an old row with the same key.
 
-        With `skip_equal`, records that are equal to an old row are not written. DuckDB takes .26 ms to replace a row
-        with lists, and a stage that replaces a whole table often changes few rows. To find the equal rows, the whole
-        table is read.
+        With `skip_equal`, records that are equal to an old row are not written. This saves time, because
+        DuckDB takes .26 ms to replace a row with lists, and a stage that replaces a whole table often changes few rows.
+        To find the equal rows, the whole table is read.
         """
         table, keys = TABLES[kind]
         names = [field.name for field in dataclasses.fields(kind)]

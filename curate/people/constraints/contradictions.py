@@ -1,5 +1,6 @@
-"""Describes which decisions contradict each other, for the user and for a newer decision that takes older decisions
-back.
+"""Describes which decisions contradict each other.
+
+The user reads the message. A newer decision uses the other facts to take back older decisions that contradict it.
 """
 
 from __future__ import annotations
