@@ -77,8 +77,8 @@ def own_conversion(icc: bytes, mode: str) -> Callable[[np.ndarray], np.ndarray] 
     without rounding. Gray is computed from the green channel. Returns None if the profile is sRGB. Raises BrokenProfile
     if the profile cannot be used.
     """
-    # scipy.interpolate is imported here, because curation does not need this module. At the top of the file, this
-    # import would take 30% of the time in which a worker process of curation imports its libraries (our measurement).
+    # Curation does not need scipy.interpolate, so the import is not at the top of the file. There, it would take 30% of
+    # the time in which a worker process of curation imports its libraries (our measurement).
     from scipy.interpolate import RegularGridInterpolator
 
     to_srgb = srgb_conversion(icc, mode)

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
+import manifests.runtime.workers
 from curate.detection.detect import start_worker
 from manifests.runtime.cluster.connection import SETTINGS
 from tests.doubles import curation
 from tests.doubles.commands.forked_workers import start_server
-from tests.doubles.commands.misbehaviour import short
 from tests.places import REPOSITORY
 
 SMALL = 80 * 2**20  # the smallest object store that Ray accepts has 75 MiB
@@ -24,7 +24,7 @@ SMALL = 80 * 2**20  # the smallest object store that Ray accepts has 75 MiB
 def start_double() -> None:
     """Prepares a worker process of a node, which is started anew and has no doubles."""
     start_worker()
-    short()
+    manifests.runtime.workers.UNIT_SECONDS = 10  # on a busy machine, an honest photo may take some seconds
     curation.install(pytest.MonkeyPatch())
 
 
