@@ -2,11 +2,11 @@
 
     python benchmarks/sampling_scale.py [--targets N] [--plain-targets N] [--keep]
 
-The script writes two synthetic snapshots into a temporary folder, one with the targets of `--targets`, and a smaller
-one with the targets of `--plain-targets`. The tables have values for every face. The arrays of crops, masks, landmarks
-and embeddings are sparse files, so they take no space, and the system reads them without a disk. The peer is the plain
-way: it reads all columns into Python lists, and looks through all people to choose references of another person. The
-peer gets the smaller snapshot, and must draw the same samples as Likeness.
+The script writes two synthetic snapshots into a temporary folder. The first has as many targets as `--targets` says,
+and the second, which is smaller, as many as `--plain-targets` says. The tables have values for every face. The arrays
+of crops, masks, landmarks and embeddings are sparse files, so they take no space, and the system reads them without a
+disk. The peer is the plain way: it reads all columns into Python lists, and looks through all people to choose
+references of another person. The peer gets the smaller snapshot, and must draw the same samples as Likeness.
 
 Each measurement runs in a process of its own. `start_s` is the time until the first sample is drawn, without imports.
 `start_cpu_s` and `samples_per_s` count the processor time of the process, because other programs may run on the

@@ -43,7 +43,7 @@ def blur(image: Image, kernel: str, size: int, **shape: float) -> Image:
 
 
 def fast_blur(image: Image, step: Step, next_step: Step | None = None) -> Image:
-    """Runs a valid blur step without clipping, and then the downsample step `next_step` if `next_step` is not None.
+    """Runs the blur step `step` without clipping. If `next_step` is not None, then runs this downsample step.
 
     The result differs from the result of `blur` and `downsample` by at most 0.25/255. The largest difference that we
     measured between `fast_blur` and `blur` is 0.09/255. If a blur with OpenCV's filter or with a Fourier transform

@@ -46,13 +46,12 @@ def identity_loss(restored: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 
 def reference_identity_loss(restored: torch.Tensor, references: torch.Tensor, usable: torch.Tensor) -> torch.Tensor:
-    """Returns the mean of 1 - cosine between a restored face and its references, over the references (ours) and the
-    batch.
+    """Returns the mean of 1 - cosine of a restored face and a reference, over its references and over the batch.
 
-    The loss is ReFine's L_id. `restored` (B,d) and `references` (B,K,d) are unit embeddings. K can be 0. `usable`,
-    (B,K) bool, is False if a slot is empty or shows another person. A face without usable references adds exactly 0 to
-    the sum over the batch. The sum is divided by B even then (ours), so a batch that is split into parts has the same
-    gradient as the whole batch.
+    The mean over the references is ours. The loss is ReFine's L_id. `restored` (B,d) and `references` (B,K,d) are unit
+    embeddings. K can be 0. `usable`, (B,K) bool, is False if a slot is empty or shows another person. A face without
+    usable references adds exactly 0 to the sum over the batch. The sum is divided by B even then (ours), so a batch
+    that is split into parts has the same gradient as the whole batch.
     """
     references = references.masked_fill(~usable[..., None], 0)
     apart = 1 - (restored[:, None] * references).sum(2)
