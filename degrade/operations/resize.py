@@ -117,8 +117,11 @@ def resize_taps(count: int, rows: int, interpolation: str) -> tuple[Index, Weigh
     # If `area` enlarges, an output pixel that lies inside one input pixel has the value of this input pixel. Any other
     # output pixel is a weighted mean of two input pixels.
     if interpolation == "area":
-        first = np.floor(np.arange(rows) * scale).astype(np.int64)
-        part = (np.arange(rows) + 1) - (first + 1) / scale
+        # OpenCV multiplies by the rounded inverse of `enlargement`, and rounds the part to float32. Without these two
+        # roundings, exact ratios would give other pixels.
+        enlargement = rows / count
+        first = np.floor(np.arange(rows) * (1 / enlargement)).astype(np.int64)
+        part = ((np.arange(rows) + 1) - (first + 1) * enlargement).astype(np.float32).astype(np.float64)
         part = np.where(part <= 0, 0.0, part - np.floor(part))
     else:
         place = (np.arange(rows) + 0.5) * scale - 0.5

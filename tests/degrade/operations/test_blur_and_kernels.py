@@ -114,6 +114,19 @@ def test_the_matrix_of_a_resize_is_the_resize(interpolation, lengths):
     assert np.abs(by_matrix - resize(hq, rows, rows, interpolation)).max() < 2e-6
 
 
+@pytest.mark.parametrize("interpolation", ["area", "bilinear", "bicubic"])
+def test_every_small_enlargement_reads_the_pixels_that_opencv_reads(interpolation):
+    differ = []
+    for count in range(1, 51):
+        pixels = np.eye(count, dtype=np.float32)
+        for rows in range(count, 2 * count + 13):
+            matrix = resize_matrix(count, rows, interpolation)
+            by_opencv = resize(np.dstack([pixels] * 3), rows, count, interpolation)[:, :, 0]
+            if np.abs(matrix - by_opencv).max() > 1e-5:
+                differ.append((count, rows))
+    assert differ == []
+
+
 def test_the_border_is_mirrored_as_opencv_does():
     for count in (1, 2, 3, 7, 50):
         place = np.arange(-130, 180)
