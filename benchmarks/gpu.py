@@ -3,10 +3,10 @@
     python benchmarks/gpu.py [--quick] [--rows ROW...] [--people PHOTOS] [--run RUN] [--dataset DATASET] [--set SET]
         [--faces SPEC] [--vae FOLDER] [--weights FOLDER] [--keep]
 
-Each row measures one part. In the same run, the row measures what the part is compared with. The table ROWS names the
-rows. A row that lacks a package, a file or an option is marked "not run", with the reason. The last line is the JSON of
-all rows. Each row runs in a process of its own, so a row that fails does not end the other rows, and the memory of a
-row is free for the next.
+Each row measures one part, and in the same run the peer that the part is compared with. The table ROWS names the rows.
+A row that lacks a package, a file or an option is marked "not run", with the reason. The last line is the JSON of all
+rows. Each row runs in a process of its own, so a row that fails does not end the other rows, and the memory of a row is
+free for the next.
 
 PHOTOS has a folder of photos for each person. RUN is the folder of a training run, and DATASET the dataset of this run,
 with a frozen set SET. SPEC names the face models. FOLDER of --vae has the VAE of a light base (see light_ceiling.py).

@@ -12,9 +12,9 @@ Each system is compared with `published` alone, and each runs in a process of it
 restore the same picture one after the other, `--repeats` times. A row has the median of the seconds, the ratio to
 `published` in the same comparison, the median of the seconds of each part, the peak memory of the process, and the
 difference of the output from the output of `published`. `output_sd` is the standard deviation of the output, in levels
-of 0..255. `other_tokens` counts the tokens of the prompt that `published` does not have, because rounding changed the
-nearest code of a position. `light` computes another function, so its output is not compared. `--mini` makes all
-networks small, to try the benchmark.
+of 0..255. `other_tokens` is the number of tokens of the prompt that are not equal to any token of `published`. Such a
+token appears if rounding changes the nearest code of a position. `light` computes another function, so its output is
+not compared. `--mini` makes all networks small, to try the benchmark.
 """
 
 from __future__ import annotations

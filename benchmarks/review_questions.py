@@ -153,7 +153,7 @@ def _ask_about_people_first(choose: Choose) -> Choose:
 
 
 def count_answers(wrong: Sequence[int], share: float) -> int | None:
-    """Returns after how many answers at most `share` of the wrong pairs are left, or None if more are left."""
+    """Returns after how many answers at most `share` of the wrong pairs are left. None if that never happens."""
     return next((number for number, left in enumerate(wrong) if left <= share * wrong[0]), None)
 
 

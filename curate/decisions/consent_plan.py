@@ -51,8 +51,8 @@ def _describe_changes(changes: ConsentChanges) -> list[str]:
         in_use = sum(face.photo_id in changes.lost for face in changes.faces)
         photos, faces = format_count(len(changes.lost), "photo"), format_count(in_use, "face")
         notices.append(
-            f"{photos} with {faces} may not be used any more. What was made of these faces is erased: crops, "
-            "embeddings, low-quality images and thumbnails."
+            f"{photos} with {faces} may not be used any more. The crops, embeddings, low-quality "
+            "images and thumbnails of these faces are erased."
         )
     if changes.regained:
         photos, its = format_count(len(changes.regained), "photo"), "Its" if len(changes.regained) == 1 else "Their"

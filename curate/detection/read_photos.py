@@ -19,9 +19,9 @@ from manifests.runtime.uris import parse_member_uri, path_of, uri_of
 from manifests.runtime.workers import OUT_OF_MEMORY, FailedUnit, guard_units, is_retry
 from manifests.stores.addresses import add_secrets
 
-# If two photos together have at most MAX_PIXELS_AHEAD pixels (ours), the next photo is decoded while the last photo is
-# still in use. Otherwise, the memory of the last photo is freed first, because two photos could need more memory than
-# the largest single photo.
+# If two photos together have at most MAX_PIXELS_AHEAD pixels (ours), the second photo is decoded while the first photo
+# is still in use. Otherwise, the memory of the first photo is freed before the second photo is decoded, because two
+# photos could need more memory than the largest single photo.
 MAX_PIXELS_AHEAD = 64_000_000
 
 

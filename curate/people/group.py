@@ -197,7 +197,7 @@ def _follow(
     """Returns the memberships after the decisions `followed`, which are the newest decisions of `decisions`.
 
     A decision of `followed` may already have dropped a face of `faces`, or the face's photo may have lost the consent.
-    If such a face has a membership, it was in use before `followed`.
+    If such a face has a membership, the face was in use before `followed`.
     """
     new = {one.number for batch in followed for one in batch}
     log = [one for one in decisions if one.number < min(new)]

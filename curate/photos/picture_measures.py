@@ -35,7 +35,7 @@ def measure_border(rgb: np.ndarray) -> float:
     """Returns the share of a picture, RGB uint8 (H, W, 3), that is a plain border, from 0 to 1.
 
     The border consists of rows and columns of nearly one colour. From each side, the border ends at the first row or
-    column with several colours. The bars of screenshots and films, frames, and plain backgrounds are borders.
+    column with several colours. Frames, plain backgrounds, and the bars of screenshots and films count as borders.
     """
     small = _sample(rgb)
     top, bottom = _find_inside(small)

@@ -36,8 +36,8 @@ from manifests.stores.store_path import StorePath
 # A file with more bytes than MAX_BYTES (ours) is not decoded. If the file is an archive, its members are still read. An
 # uncompressed 16-bit RGB TIFF with the largest number of pixels that the decoder accepts has about 1 GiB.
 MAX_BYTES = 2**30
-# A file of more than _MAX_UNKNOWN_BYTES in a store may be an archive, so its first _HEAD_BYTES bytes are read before
-# the whole file (ours).
+# A file of more than _MAX_UNKNOWN_BYTES (ours) in a store may be an archive, so its first _HEAD_BYTES bytes (ours) are
+# read before the whole file.
 _MAX_UNKNOWN_BYTES, _HEAD_BYTES = 2**26, 512
 
 

@@ -213,7 +213,7 @@ def _noise(images: Tensor, steps: Sequence[Step]) -> Tensor:
 
 
 def _poisson(images: Tensor, steps: Sequence[Step]) -> Tensor:
-    """Returns the noisy images of the exact engine. A clipped value has the gradient 0."""
+    """Returns the noisy images that the exact engine computed. A clipped value has the gradient 0."""
     results = []
     for image, step in zip(images, steps, strict=True):
         before, after = step["before"], step["after"]

@@ -3,8 +3,8 @@
 The forward pass computes the same integers as libjpeg-turbo does for a baseline 4:2:0 file. The decoder uses libjpeg's
 slow integer DCT and "fancy" upsampling. The arithmetic is that of libjpeg's files jccolor.c, jcsample.c, jfdctint.c,
 jcdctmgr.c, jidctint.c, jdsample.c and jdcolor.c. Entropy coding is left out, because it is lossless. The backward pass
-treats every rounding and saturation as the identity. The gradient is therefore the gradient of a linear transform,
-which does not depend on the quality.
+treats every rounding and saturation as the identity. The gradient is therefore the gradient of a linear transform, and
+does not depend on the quality.
 """
 
 from __future__ import annotations

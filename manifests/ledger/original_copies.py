@@ -188,8 +188,8 @@ def _group_by_size(copies: Sequence[Copy], indices: Sequence[int]) -> list[list[
 def _rate_group(copies: Sequence[Copy], measured: bool) -> tuple[float, float]:
     """Returns a score of the detail of a group, and the size of its largest face.
 
-    The score is the greatest detail in the group, minus _LEAST_GAIN for each octave of the median size. If `measured`
-    is False, the score is 0, because at least one copy has no measure of detail.
+    The score is the greatest detail in the group, minus _LEAST_GAIN times log2 of the median size. If `measured` is
+    False, the score is 0, because at least one copy has no measure of detail.
     """
     sizes = [copy.face.inter_ocular_px for copy in copies]
     if not measured:

@@ -58,6 +58,6 @@ def _make_chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def decode_own_png(data: bytes) -> np.ndarray | None:
-    """Decodes a PNG that Likeness wrote to uint8 RGB (H, W, 3). Returns None if the data is broken or empty."""
+    """Decodes a PNG that Likeness wrote. Returns uint8 RGB (H, W, 3), or None if the data is broken or empty."""
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
     return None if image is None else np.asarray(image)

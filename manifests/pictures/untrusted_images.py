@@ -19,7 +19,7 @@ ReadOriginal = Callable[[Path], Picture]
 
 
 def read_picture(path: Path) -> np.ndarray:
-    """Decodes a file in this process to uint8 RGB (H, W, 3). Raises BadInput if the file cannot be decoded."""
+    """Decodes a file in this process. Returns uint8 RGB (H, W, 3). Raises BadInput if the file cannot be decoded."""
     return _decode(path, keep_original=False).rgb
 
 

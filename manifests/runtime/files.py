@@ -72,8 +72,8 @@ def find_blocking_file(path: Path) -> Path | None:
 def remove_temporary_files(folder: Path, recursive: bool = True, shared: bool = False) -> None:
     """Remove the temporary files that killed processes left in `folder`, and in its subfolders if `recursive` is true.
 
-    Pass `shared` if other processes may be writing into the folder. The files of processes that still run on this
-    machine then stay. A store has no temporary files.
+    Pass `shared` if other processes may be writing into the folder. With `shared`, the files of processes that still
+    run on this machine stay. A store has no temporary files.
     """
     if isinstance(folder, StorePath):
         return

@@ -113,8 +113,8 @@ def warp_by_mesh(image: np.ndarray, points: np.ndarray, to: np.ndarray) -> np.nd
     pixels = np.stack(np.meshgrid(np.arange(size), np.arange(size)), axis=-1).reshape(-1, 2).astype(np.float64)
     triangle = mesh.find_simplex(pixels)
     inside = triangle >= 0
-    # For each pixel inside the mesh, `weights` (m, 3) are its barycentric coordinates in its triangle of the input. The
-    # same coordinates in the triangle of the reference give the place in the reference, `source`.
+    # For each pixel inside the mesh, `weights` (m, 3) are its barycentric coordinates in its triangle of the input.
+    # `source` is the place that has the same coordinates in the triangle of the reference.
     transform = mesh.transform[triangle[inside]]
     first = np.einsum("nij,nj->ni", transform[:, :2], pixels[inside] - transform[:, 2])
     weights = np.concatenate([first, 1 - first.sum(1, keepdims=True)], axis=1)

@@ -93,7 +93,7 @@ class Evaluator:
         self.dataset, self.lq_set, self.options, self.on_image = Path(dataset), lq_set, options, on_image
         self.most_references, self.with_poor = most_references, with_poor
         self.out, self.say = out, say
-        self.caches: dict[Path | None, EvaluationCache] = {}  # the folder of a run, or `out` -> its cache
+        self.caches: dict[Path | None, EvaluationCache] = {}  # maps a folder to its cache; None: in memory
         self.frozen_set: FrozenSet | None = None
         # The short name of the set, and the short name of the set with its references (train/benchmark/short_name.py).
         self.names: tuple[str, str] = "", ""

@@ -78,8 +78,8 @@ def affine_change(restored: np.ndarray, target: np.ndarray) -> list[float]:
     """Returns the Frobenius norm of A - I (ours), where A is the affine map of `affine_distance` and I is the identity.
 
     A is 3 x 2. The origin of the coordinates is the centre of the target's points. The first two rows of A are the
-    linear part. The third row is the shift, divided by the side of the crop. If the restored points coincide in a
-    direction, A changes nothing in this direction. The norm is 0 if the restored points are equal to the target's
+    linear part. The third row is the shift, divided by the side of the crop. If the restored points have no spread in a
+    direction, A is the identity in this direction. The norm is 0 if the restored points are equal to the target's
     points. The norm is NaN if a point is NaN.
     """
     changes = []

@@ -23,8 +23,8 @@ class Group(NamedTuple):
 class Places(NamedTuple):
     """Holds the indices of the references in a batch. Each image has K slots for references, and a slot can be empty.
 
-    The model selects references by these indices, which are computed on the CPU. If it selected them by a boolean mask
-    on the GPU, the CPU would have to wait for the GPU in each step.
+    The model selects references by these indices, which are computed on the CPU. With a boolean mask on the GPU
+    instead, the CPU would have to wait for the GPU in each step.
     """
 
     filled: torch.Tensor  # (n,) int64: the slots that have a reference; slot k of image b has the number b K + k.

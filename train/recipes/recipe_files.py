@@ -33,7 +33,7 @@ from train.recipes.training_presets import TRAINING_PRESETS, find_training_prese
 from train.run_folders import RUN_CONFIG
 
 RECIPE_FILE = "recipe.toml"  # The file with the recipe in a checkpoint folder.
-# On base tiny, the latent has this side for every --size (ours). The latent factor is 8 at 256 px, and 4 at 128 px.
+# On base tiny, the latent has this side (ours) for every --size. The latent factor is 8 at 256 px, and 4 at 128 px.
 LATENT_SIDE = 32
 _KEYS = {"losses": "loss"}  # fields of Recipe that have another name in a file
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")

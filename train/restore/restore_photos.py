@@ -188,7 +188,7 @@ def restore(
                 entries.append(make_entry(asdict(outcome), output, out, settings, model.precision))
             write_log(out, [*earlier, *entries, *(asdict(one) for one in failed_folders)])
 
-        write_entries()  # before the first photo, so that after a kill the next call recognizes the files
+        write_entries()  # before the first photo: after a kill, the next call recognizes the restored files
         done = 0
         try:
             with closing(restore_all()) as reports:

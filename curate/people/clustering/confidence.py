@@ -48,8 +48,8 @@ def measure_confidence(
         if near.shape[1] == 0:
             continue
 
-        # Find the cosine to the nearest other group, float64 (rows,). The groups of the first _RIVALS neighbours in
-        # other groups are compared.
+        # Find the cosine to the nearest other group, float64 (rows,). Only the groups of the first _RIVALS
+        # neighbours outside the face's own group are compared.
         neighbour_label = np.where(near[rows] >= 0, labels[near[rows]], label[:, None])
         is_other = neighbour_label != label[:, None]
         nearest = np.full(len(label), -1.0)

@@ -23,13 +23,14 @@ def restore_groups(
     """Returns the group of each face in the last grouping, without the decisions that were undone since.
 
     `group_of` maps a face to its group in the last grouping, and `grouped` has the numbers of the decisions that were
-    in force then. `log` are all decisions until now. The result is int64 (n,). If a merge or a move was undone, its
-    sides are different groups again. If a split or a move was undone, the faces that it took out of a person join the
-    faces that stayed. The faces that stayed may be in several groups, because other splits or moves took some of them
-    out of the person. The group of the faces that no other split or move took out is used (ours). If all of them were
-    taken out, the group of the faces that were taken out first is used. If several groups remain, the largest group is
-    used. A decision that a newer decision takes back counts as in force, because the newer decision also says where the
-    faces belong. If both decisions are undone, the newer decision is removed first.
+    in force then. `log` are all decisions until now. The result is int64 (n,). A merge and a move join faces. If the
+    merge or the move was undone, the faces that it joined are in different groups again. If a split or a move was
+    undone, the faces that it took out of a person join the faces that stayed. The faces that stayed may be in several
+    groups, because other splits or moves took some of them out of the person. The group of the faces that no other
+    split or move took out is used (ours). If all of them were taken out, the group of the faces that were taken out
+    first is used. If several groups remain, the largest group is used. A decision that a newer decision takes back
+    counts as in force, because the newer decision also says where the faces belong. If both decisions are undone, the
+    newer decision is removed first.
     """
     row_of = {face: row for row, face in enumerate(face_ids)}
     names = [group_of.get(face, face) for face in face_ids]
@@ -74,7 +75,7 @@ def _find_leaving(numbers: Sequence[int], undone: int, in_force: Collection[int]
 
 
 def _part_sides(groups: np.ndarray, sides: Sequence[Sequence[int]]) -> None:
-    """Gives each side of a merge a group of its own, except the largest side. Changes `groups`, int64 (n,)."""
+    """Gives each side of a merge or move its own group, except the largest side. Changes `groups`, int64 (n,)."""
     for group in {int(groups[row]) for side in sides for row in side}:
         own = [[row for row in side if groups[row] == group] for side in sides]
         for side in sorted(filter(None, own), key=lambda side: (-len(side), side))[1:]:

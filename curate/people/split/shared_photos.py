@@ -165,7 +165,7 @@ def cut_group(
 
 
 class _Part(NamedTuple):
-    """A part of a group: units that may leave the group together. The part with the smallest key leaves first."""
+    """A part of a group: units that may leave the group together. The part with the smallest `key` leaves first."""
 
     key: tuple[float, int, float]
     units: tuple[str, ...]  # Empty if too many faces would be set aside.

@@ -132,7 +132,7 @@ def find_takers(decisions: Sequence[Decision]) -> dict[int, list[int]]:
 def resolve_undos(decisions: Iterable[Decision], log: Iterable[Decision]) -> list[Decision]:
     """Returns `decisions`, with each undo replaced by the decision that the undo takes back or restores.
 
-    `log` are all recorded decisions. If a purge removed the decision of an undo, the undo stays in the list.
+    `log` are all recorded decisions. If a purge removed the decision that an undo names, the undo stays in the list.
     """
     by_number = {one.number: one for one in log}
     resolved = []

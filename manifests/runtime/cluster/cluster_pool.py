@@ -48,9 +48,9 @@ def open_cluster_pool(
 
     Each worker process first calls `start`, and then `check` with None. Relative paths begin in the current folder of
     the driver, also on the nodes. Each node must see at least one file of each item of `files`. If `nested` is true,
-    worker processes can start processes themselves. A batch gets one core. If `on_gpu` is true, one process for each
-    core of the cluster shares the GPUs of the cluster. If `alone` is true, a batch gets a whole GPU with `on_gpu`, and
-    a whole node without `on_gpu`. `count_cores_of_batch` returns its number of cores.
+    worker processes can start processes themselves. A batch gets one core. If `on_gpu` is true, the cluster has one
+    process for each core, and these processes share the GPUs. If `alone` is true, a batch gets a whole GPU with
+    `on_gpu`, and a whole node without `on_gpu`. `count_cores_of_batch` returns its number of cores.
 
     Before the first batch, one process of each node is tested. Raises BadInput if a node has another version of
     Likeness, Python or a library. Raises BadInput if a node cannot read `files`, or if `on_gpu` is true and no node

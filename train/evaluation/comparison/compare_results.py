@@ -201,7 +201,7 @@ def _add_set_metrics(
 def _test_differences(differences: Sequence[Difference], rows: Sequence[Row], seed: int) -> None:
     """Adds `p`, `adjusted_p` and `is_significant` to each figure of the differences.
 
-    All tests of the table are corrected together.
+    `adjusted_p` is `p` after a correction for all tests of the table.
     """
     by_system: dict[str, dict[str, Row]] = {}
     for row in rows:

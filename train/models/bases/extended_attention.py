@@ -118,8 +118,8 @@ class _Attention:
     ) -> torch.Tensor:
         """Returns the output of the attention layer, (B,N,C), for `hidden_states` (B,N,C)."""
         query, key, value = attn.to_q(hidden_states), attn.to_k(hidden_states), attn.to_v(hidden_states)
-        # In the pass of the references, keep the keys and values. In the pass of the LQ latent, add those of the
-        # references.
+        # In the pass of the references, keep the keys and values. In the pass of the LQ latent, add the keys and
+        # values of the references.
         mask = None
         if self.keeps:
             self.references = key, value

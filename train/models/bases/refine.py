@@ -1,7 +1,8 @@
 """Refines an image at half its resolution, with features of the UNet as context (ours).
 
 A position of the UNet's latent is a whole square of pixels. The UNet therefore learns slowly what must be done equally
-at every pixel, for example the removal of noise and the sharpening of edges. The refinement learns this faster.
+at every pixel, for example the removal of noise and the sharpening of edges. The refinement has a finer resolution,
+and learns such work faster than the UNet.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ class Dictionary(nn.Module):
         self.hq, self.lq = VQ(config.vre), VQ(config.vre)
         self.association_from = round(ALONE * find_recipe(RECIPE, config.base).images)
         self.freeze_hq = freeze_hq
-        self.associates = False  # Whether the association has a gradient.
+        self.associates = False  # Whether the loss of the association has a gradient.
         for name in ("hq_idle", "lq_idle"):  # For each code, the number of images since a vector last chose it.
             self.register_buffer(name, torch.zeros(config.vre.codes, dtype=torch.long))
 

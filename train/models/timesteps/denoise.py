@@ -7,7 +7,7 @@ target is not known, so the first noisy latent is the LQ latent with noise for t
 computes x0, and the sampler then computes the noisy latent of the next, lower timestep. The result is the x0 of the
 last step.
 
-We have seen only the abstract of IDM (arXiv 2307.08996). IDM may use another noisy latent.
+We have seen only the abstract of IDM (arXiv 2307.08996). IDM may compute the noisy latent in another way.
 """
 
 from __future__ import annotations

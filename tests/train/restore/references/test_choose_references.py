@@ -50,7 +50,7 @@ def photo(name: str, *people: int, seed: int = 0) -> ReferencePhoto:
 def face(person: int, sharpness: float = 0.9, restored: int = 7) -> FaceInPhoto:
     """Returns a face with the embedding of `person`.
 
-    After a restoration without references, its embedding is that of the person `restored`.
+    The face restored without references has the embedding of the person `restored`.
     """
     return FaceInPhoto(embed(person, seed=99), "f" * 64, sharpness, lambda: embed(restored, seed=98))
 
