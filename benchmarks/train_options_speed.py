@@ -93,7 +93,7 @@ def make_step(name: str, base: str, size: int, batch: int) -> Callable[[], Step]
         if on_gpu:
             torch.cuda.synchronize()
         start = perf_counter()
-        activations = run_update(engine, loaded, turn, 0)
+        activations = run_update(engine, [loaded], turn, 0)
         if on_gpu:
             torch.cuda.synchronize()
         seconds, turn = perf_counter() - start, turn + 1

@@ -29,6 +29,7 @@ from train.fit.settings import (
 )
 from train.fit.steps.gradient_penalty import compute_penalty_gradients, is_penalty_due
 from train.fit.steps.step import compute_gradients
+from train.fit.steps.threads import THREADS
 from train.losses.names import THROUGH_RECOGNIZER
 from train.models.bases.target_latents import CAPACITY
 from train.recipes.model_configs import find_encoder_shape
@@ -106,21 +107,24 @@ def measure_training(source: Path, recipe: Recipe, seed: int, settings: Settings
     dim = taken.embeddings.shape[1] if taken is not None else _embedding_dim(source)
     recognizer = None if taken is None else find_recognizer(taken, facts)
     engine = build(run, dim, seed, settings, facts["precision"], recognizer)
+    number_of_parts = 1 if engine.threads is None else THREADS
+    size = count // number_of_parts
     if taken is None:
-        batch = make_random_batch(recipe, dim, count, seed)
+        stream = iter([make_random_batch(recipe, dim, size, seed)] * number_of_parts)
     else:
         on_device = facts["degrade_on"] == "device"
-        batch = next(data.batches(data.TrainingFaces(taken, recipe, seed, on_device=on_device), 0, count, 0, 0, 1))
-        batch.pop("target_hash", None)  # Every update encodes the targets, as in the first epoch.
-    batch = to_device(batch, engine.device)
+        stream = data.batches(data.TrainingFaces(taken, recipe, seed, on_device=on_device), 0, size, 0, 0, 1)
+    parts = [to_device(next(stream), engine.device) for _ in range(number_of_parts)]
+    for part in parts:
+        part.pop("target_hash", None)  # Every update encodes the targets, as in the first epoch.
 
-    # The first update measures the activations and is not timed. The updates after the first are timed.
-    activations = run_update(engine, batch, 0, seed)
+    # The first update measures the activations of one part and is not timed. The updates after the first are timed.
+    activations = run_update(replace(engine, threads=None), parts[:1], 0, seed)
     if on_gpu:
         torch.cuda.synchronize()
     began = time.monotonic()
     for number in range(updates):
-        run_update(engine, batch, number + 1, seed)
+        run_update(engine, parts, number + 1, seed)
     if on_gpu:
         torch.cuda.synchronize()
     pace = count * updates / (time.monotonic() - began)
@@ -134,15 +138,15 @@ def measure_training(source: Path, recipe: Recipe, seed: int, settings: Settings
     return [
         *([notice] if notice else []),
         *_parameters(engine),
-        _memory(engine, activations, count, recipe.batch // settings.accumulate),
+        _memory(engine, activations, size, recipe.batch // settings.accumulate),
         f"Speed: {pace:.2g} images/s on {device} in {facts['precision']}. The speed was measured over {times} of batch "
         f"{count} after one update that was not timed. Each update used {what}{without}.",
     ]
 
 
-def run_update(engine: Engine, batch: data.Batch, number: int, seed: int) -> int:
+def run_update(engine: Engine, parts: list[data.Batch], number: int, seed: int) -> int:
     """Runs one update. Returns the size of the activations that were kept for the gradients, in bytes. The size of the
-    weights is not included."""
+    weights is not included. If the engine has threads, the size is 0, because only this thread is watched."""
     storages: dict[int, int] = {}
     weights = {
         p.untyped_storage().data_ptr() for m in (engine.model, engine.discriminator) if m for p in m.parameters()
@@ -155,11 +159,11 @@ def run_update(engine: Engine, batch: data.Batch, number: int, seed: int) -> int
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        compute_gradients(engine, [batch], number, seed)
+        compute_gradients(engine, parts, number, seed)
     for optimizer in filter(None, (engine.optimizer, engine.discriminator_optimizer)):
         optimizer.step()
     if engine.discriminator_optimizer is not None and is_penalty_due(engine.recipe, number * engine.recipe.batch):
-        compute_penalty_gradients(engine, [batch])
+        compute_penalty_gradients(engine, parts)
         engine.discriminator_optimizer.step()
     engine.average.follow(0.5)
     return sum(storages.values())

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
+from accelerate.utils import AutocastKwargs
 from torch import nn
 
 from manifests.errors import LikenessError
@@ -24,6 +26,7 @@ from train.fit.distributed import join_processes
 from train.fit.ema import Average, find_trained
 from train.fit.objective import Objective
 from train.fit.settings import Settings
+from train.fit.steps.threads import start_threads
 from train.losses.names import ADVERSARIAL
 from train.models.bases.stylegan.discriminator import StyleganDiscriminator
 from train.models.bases.target_latents import TargetLatents
@@ -70,6 +73,7 @@ class Engine:
     discriminator_stepped: nn.Module | None
     discriminator_optimizer: torch.optim.Optimizer | None
     compiled: bool
+    threads: ThreadPoolExecutor | None = None  # computes the halves of each batch, or None: train/fit/steps/threads.py
     latents: TargetLatents | None = None  # None if no step encodes targets with the VAE of a diffusion base
 
     @property
@@ -94,12 +98,17 @@ def build(
     """
     join_processes()
     AcceleratorState._reset_state()  # an earlier run in this process can have used another precision
+    threads = start_threads(recipe, settings, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),
         mixed_precision={"fp32": "no", "bf16": "bf16"}[precision],
         # If the images of a process have no references, the layers that encode references get no gradient in this
         # process. By default, DDP raises an error for layers without gradients.
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        # Threads share the cache of autocast, and the end of one thread's call would empty the cache of the other.
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(find_unused_parameters=True),
+            AutocastKwargs(cache_enabled=threads is None),
+        ],
     )
     device = accelerator.device
     network: Recognizer | IdentityEncoder | None = None
@@ -148,6 +157,7 @@ def build(
         discriminator_stepped=discriminator_stepped,
         discriminator_optimizer=discriminator_optimizer,
         compiled=settings.compile,
+        threads=threads,
         latents=TargetLatents(model.base.encode) if encodes_targets(recipe) else None,
     )
 

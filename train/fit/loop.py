@@ -34,6 +34,7 @@ from train.fit.settings import (
 )
 from train.fit.steps.gradient_penalty import compute_penalty_gradients, is_penalty_due
 from train.fit.steps.step import compute_gradients
+from train.fit.steps.threads import THREADS
 from train.fit.validation import VALIDATION, validate
 from train.models.checkpoint_files import list_checkpoints
 from train.recipes.recipes import Recipe
@@ -115,14 +116,15 @@ def train(
         if not seen:
             run_on_first(check, log, seen)
         # Closing the stream ends the worker processes, also after an error that nobody handles.
-        share = recipe.batch // settings.accumulate, workers, get_rank(), get_world_size()
+        count = settings.accumulate if engine.threads is None else THREADS
+        share = recipe.batch // count, workers, get_rank(), get_world_size()
         stream = stack.enter_context(closing(data.batches(faces, seen, *share)))
         started = time.monotonic()
         while not reason:
             # Load a batch in parts. The number of references differs from image to image. The workers or `to_device`
             # degrade the targets. The time of `to_device` counts as waiting for data.
             before = time.monotonic()
-            loaded = [next(stream) for _ in range(settings.accumulate)]
+            loaded = [next(stream) for _ in range(count)]
             parts = [to_device(batch, engine.device) for batch in loaded]
             waited += time.monotonic() - before
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -326,6 +327,28 @@ def test_what_could_not_be_warped_is_logged(tmp_path: Path, taken: Snapshot, mon
 def test_a_batch_in_two_parts_trains_as_one_does(tmp_path: Path, taken: Snapshot) -> None:
     run(tmp_path / "one", taken)
     run(tmp_path / "two", taken, settings=Settings(accumulate=2, precision="fp32"))
+    one, two = (load_file(find_newest_checkpoint(tmp_path / name) / WEIGHTS) for name in ("one", "two"))
+    for name, weight in one.items():
+        assert torch.allclose(weight, two[name], rtol=1e-3, atol=1e-4), name
+
+
+def test_two_threads_train_as_one_does_and_repeat_every_bit(
+    tmp_path: Path, taken: Snapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = set()
+
+    def forward(self: Objective, *args: Any) -> dict[str, torch.Tensor]:
+        names.add(threading.current_thread().name)
+        return whole(self, *args)
+
+    whole = Objective.forward
+    run(tmp_path / "one", taken)
+    monkeypatch.setattr(Objective, "forward", forward)
+    torch.set_num_threads(2)
+    run(tmp_path / "two", taken)
+    assert {name.partition("_")[0] for name in names} == {"step"}
+    run(tmp_path / "again", taken)
+    assert same_weights(tmp_path / "two", tmp_path / "again")
     one, two = (load_file(find_newest_checkpoint(tmp_path / name) / WEIGHTS) for name in ("one", "two"))
     for name, weight in one.items():
         assert torch.allclose(weight, two[name], rtol=1e-3, atol=1e-4), name
