@@ -10,6 +10,7 @@ The sources of the losses, and the networks that the losses use:
     `ea_dists` is from OSDFace and uses vgg16.
     `identity` is from OSDFace, HonestFace and InstantRestore, and uses the recipe's identity encoder: the dataset's
         recognizer as a torch module, or IR-SE50.
+    `identity_maps` is ours: `identity` with the feature maps of the dataset's recognizer in place of its embeddings.
     `reference_identity` is from ReFine, and uses the recipe's identity encoder.
     `lpips` and `ms_ssim` are from InstantRestore. `lpips` uses vgg16.
     `spatial_min` and `cycle` are from ReFine and use vgg16.
@@ -22,7 +23,7 @@ The sources of the losses, and the networks that the losses use:
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -31,7 +32,7 @@ from manifests.errors import BadInput
 from train.losses.against_references import cycle_loss, spatial_min_loss
 from train.losses.alignment import face_alignment_loss
 from train.losses.backbones import load_backbone
-from train.losses.identity import identity_loss, reference_identity_loss
+from train.losses.identity import identity_loss, identity_maps_loss, reference_identity_loss
 from train.losses.names import (
     ADVERSARIAL,
     LOSSES,
@@ -81,6 +82,13 @@ def check_weights(recipe: Recipe, folder: Path | None) -> None:
         load_backbone(backbone, folder)
 
 
+class Recognized(NamedTuple):
+    """Holds what a recognizer computes from a batch of faces."""
+
+    embedding: torch.Tensor  # (B,d) with rows of length 1
+    maps: tuple[torch.Tensor, ...]  # feature maps, each (B,C,h,w); empty if no loss compares maps
+
+
 class Objective(nn.Module):
     """Computes the losses of a recipe for faces of `size` px. The module has no trained parameters.
 
@@ -111,6 +119,17 @@ class Objective(nn.Module):
             raise BadInput(
                 f"Loss {blind[0]} needs a recognizer with an ONNX file: give --no-identity to train without this loss."
             )
+        if "identity_maps" in self.names:
+            if isinstance(recognizer, IdentityEncoder):
+                raise BadInput(
+                    'Loss identity_maps needs the recognizer of the dataset: set identity_encoder = "recognizer", or '
+                    "give --loss identity_maps=0."
+                )
+            if recognizer is not None and not recognizer.has_maps:
+                raise BadInput(
+                    "The recognizer of the dataset has no feature maps, which loss identity_maps compares: give --loss "
+                    "identity_maps=0."
+                )
         self.exponents = ms_ssim_exponents(size)
         if "ms_ssim" in self.names and not self.exponents:
             raise BadInput(f"Loss ms_ssim needs faces of {WINDOW} px or more, not {size}.")
@@ -122,7 +141,7 @@ class Objective(nn.Module):
         features = load_backbone("vgg16", weights) if list_backbones(recipe) else nn.Sequential()
         if precision == "bf16":  # bf16 is fast only in the order of channels_last
             features = features.to(torch.bfloat16).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.recognizer = recognizer if blind else None
+        self.recognizer: Recognizer | IdentityEncoder | None = recognizer if blind else None
         self.lpips = Lpips(features) if any(name in self.names for name in THROUGH_LPIPS) else None
         self.dists = Dists(features) if any(name in self.names for name in THROUGH_DISTS) else None
 
@@ -136,18 +155,34 @@ class Objective(nn.Module):
         # VGG-16 have a precision of their own.
         image, target = restored.image.float(), batch["target"].detach().float()
         with torch.autocast(image.device.type, enabled=False):
-            # (B,d) with rows of length 1. The losses "identity" and "reference_identity" share this embedding.
-            embedding = None if self.recognizer is None else self.recognizer(image)
+            recognized, truth = self._recognize(image, target)
             # `pixels` has the two images that the losses in OF_PIXELS compare, both (B,3,S,S).
             pixels = image, target
             if self.limit_resolution:
                 enlarged = batch["upsample"], batch.get("enlarged_rows")
                 pixels = limit_resolution(image, *enlarged), limit_resolution(target, *enlarged)
             return {
-                name: self._term(name, image, target, pixels, embedding, batch, restored)
+                name: self._term(name, image, target, pixels, recognized, truth, batch, restored)
                 for name in self.names
                 if name != ADVERSARIAL
             }
+
+    def _recognize(self, image: torch.Tensor, target: torch.Tensor) -> tuple[Recognized, Recognized]:
+        """Returns what the recognizer computes from restored faces and from their targets. The targets get no gradient.
+
+        If no loss needs the recognizer or the targets, their tensors are empty.
+        """
+        found = [Recognized(image.new_zeros(0), ())] * 2
+        if self.recognizer is None:
+            return found[0], found[1]
+        compares_targets = "identity" in self.names or "identity_maps" in self.names
+        for place, faces in enumerate((image, target) if compares_targets else (image,)):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and place == 0):
+                if isinstance(self.recognizer, IdentityEncoder) or "identity_maps" not in self.names:
+                    found[place] = Recognized(self.recognizer(faces), ())
+                else:
+                    found[place] = Recognized(*self.recognizer.embed_with_maps(faces))
+        return found[0], found[1]
 
     def _term(
         self,
@@ -155,14 +190,15 @@ class Objective(nn.Module):
         image: torch.Tensor,
         target: torch.Tensor,
         pixels: tuple[torch.Tensor, torch.Tensor],
-        embedding: torch.Tensor | None,
+        recognized: Recognized,
+        truth: Recognized,
         batch: dict[str, Any],
         restored: Restoration,
     ) -> torch.Tensor:
         """Returns the unweighted loss `name` as a scalar.
 
         `pixels` has `image` and `target` for the losses in OF_PIXELS, with limited resolution if the recipe limits the
-        resolution. `embedding` is the embedding of `image`, (B,d), or None.
+        resolution. `recognized` and `truth` are the results of `_recognize`.
         """
         match name:
             # The next losses compare the pixels of `image` and `target`, both (B,3,S,S) in 0..1.
@@ -182,13 +218,13 @@ class Objective(nn.Module):
                 return face_alignment_loss(image, target, batch["landmarks"])
             # The next losses compare embeddings of the recognizer. The embeddings of the target have no gradient.
             case "identity":
-                assert self.recognizer is not None and embedding is not None
-                with torch.no_grad():
-                    truth = self.recognizer(target)
-                return identity_loss(embedding, truth)
+                return identity_loss(recognized.embedding, truth.embedding)
+            case "identity_maps":
+                return identity_maps_loss(recognized.maps, truth.maps)
             case "reference_identity":
-                assert embedding is not None
-                return reference_identity_loss(embedding, batch["embeddings"].detach().float(), _usable(batch))
+                return reference_identity_loss(
+                    recognized.embedding, batch["embeddings"].detach().float(), _usable(batch)
+                )
             # The next losses compare features of VGG-16. The features of the target need no gradient.
             case "lpips":
                 return self._measure_lpips(image, target)

@@ -1,13 +1,15 @@
-"""Computes identity losses from the cosines between embeddings of the recognizer."""
+"""Computes identity losses from the cosines between embeddings, or between feature maps, of the recognizer."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 from train.losses.names import THROUGH_RECOGNIZER
+
+SHORT = 0.1  # Vectors of a feature map that are shorter than this share (ours) of the mean length count less.
 
 
 def decide_identity_loss(
@@ -23,9 +25,9 @@ def decide_identity_loss(
     if not weights:
         return {"on": False, "why": "no loss of the recipe uses the recognizer"}
     if not wanted:
-        return {"on": False, "why": "--no-identity turns the loss off"}
+        return {"on": False, "why": "--no-identity was given"}
     if not can_be_trained_through:
-        return {"on": False, "why": f"the recognizer {spec} has no ONNX file, which this loss needs"}
+        return {"on": False, "why": f"the recognizer {spec} has no ONNX file"}
     return {"on": True, "why": f"{weights}, computed with {spec}"}
 
 
@@ -34,15 +36,38 @@ def describe_identity_loss(losses: Mapping[str, float], decision: Mapping[str, A
 
     `losses` is the argument of `decide_identity_loss` with this name, and `decision` is its result.
     """
-    if decision["on"] or not any(name in losses for name in THROUGH_RECOGNIZER):
+    off = [name for name in THROUGH_RECOGNIZER if name in losses]
+    if decision["on"] or not off:
         return []
-    off = " and ".join(name.replace("_", " ") for name in THROUGH_RECOGNIZER if name in losses)
-    return [f"Notice: the {off} loss is off, because {decision['why']}."]
+    which = f"loss {off[0]} is" if len(off) == 1 else f"losses {' and '.join(off)} are"
+    return [f"Notice: the {which} off, because {decision['why']}."]
 
 
 def identity_loss(restored: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Returns the mean of 1 - cosine over unit embeddings (B,d): 0 for equal faces, about 1 for strangers."""
     return (1 - (restored * target).sum(1)).mean()
+
+
+def identity_maps_loss(restored: Sequence[torch.Tensor], target: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Returns the mean distance between the feature maps of two batches of faces (ours): 0 for equal faces.
+
+    `restored` and `target` have the same maps of a recognizer, each (B,C,h,w). At each position of a map, the two
+    vectors of C numbers are normalised. Half of their squared distance, which is 1 - cosine, is the distance at this
+    position. The loss is the mean over the positions, the faces and the maps.
+    """
+    means = []
+    for ours, true in zip(restored, target, strict=True):
+        ours, true = ours.float(), true.float()
+        # A vector that is much shorter than the vectors of the target becomes shorter than 1, because the gradient of
+        # its direction would be very large.
+        least = SHORT * true.norm(dim=1, keepdim=True).mean((2, 3), keepdim=True) + 1e-6
+        means.append((_shorten(ours, least) - _shorten(true, least)).square().sum(1).mean() / 2)
+    return torch.stack(means).mean()
+
+
+def _shorten(vectors: torch.Tensor, least: torch.Tensor) -> torch.Tensor:
+    """Returns vectors (B,C,h,w) with a length near 1 if they are much longer than `least`, (B,1,1,1)."""
+    return vectors * torch.rsqrt(vectors.square().sum(1, keepdim=True) + least.square())
 
 
 def reference_identity_loss(restored: torch.Tensor, references: torch.Tensor, usable: torch.Tensor) -> torch.Tensor:

@@ -3,7 +3,7 @@
 ADVERSARIAL = "gan"
 BY_MODEL = ("reconstruction", "codebook", "association")
 OF_DICTIONARY = (*BY_MODEL, "reconstruction_lpips")  # only recipe vre has these losses
-THROUGH_RECOGNIZER = ("identity", "reference_identity")
+THROUGH_RECOGNIZER = ("identity", "identity_maps", "reference_identity")
 THROUGH_LPIPS = ("lpips", "spatial_min", "cycle", "reconstruction_lpips")
 THROUGH_DISTS = ("ea_dists",)
 THROUGH_BACKBONE = THROUGH_LPIPS + THROUGH_DISTS

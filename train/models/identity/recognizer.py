@@ -9,11 +9,16 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import fx, nn
+from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from curate.faces.align import FFHQ_512, FFHQ_SIZE, compute_scale, fit_similarity, invert_affine, scale_template
 from manifests.errors import ModelUnavailable
+
+# The sides in pixels of the smallest and the largest feature map that the loss `identity_maps` compares (ours). The
+# recognizers of insightface's packs have maps of 56, 28, 14 and 7 px.
+MAP_SIDES = 4, 56
 
 
 class Recognizer(nn.Module):
@@ -21,7 +26,8 @@ class Recognizer(nn.Module):
 
     `facts` is the entry `recognizer` of the snapshot. `size` is the side of the recognizer's crop in pixels. `template`
     has the five points (5,2) in this crop. `mean` and `std` normalise pixel values of 0..255. With the precision
-    "bf16", the network computes in bfloat16. The embeddings are always float32.
+    "bf16", the network computes in bfloat16. The embeddings are always float32. `network` returns the embeddings and a
+    tuple of feature maps (`add_maps`).
     """
 
     def __init__(self, network: nn.Module, facts: dict[str, Any], face_size: int, precision: str = "fp32") -> None:
@@ -48,16 +54,26 @@ class Recognizer(nn.Module):
         self.grid: torch.Tensor
         self.register_buffer("grid", torch.tensor(grid, dtype=torch.float32)[None], persistent=False)
 
+    @property
+    def has_maps(self) -> bool:
+        """Whether the network has at least one map for `embed_with_maps`."""
+        with torch.no_grad():
+            return bool(self.network(torch.zeros(1, 3, *self.grid.shape[1:3], device=self.grid.device))[1])
+
     def forward(self, faces: torch.Tensor) -> torch.Tensor:
         """Returns unit embeddings (B,d) of faces (B,3,S,S) in 0..1, which are aligned to the FFHQ template."""
+        return self.embed_with_maps(faces)[0]
+
+    def embed_with_maps(self, faces: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        """Returns the embeddings of faces, as `forward`, and the feature maps of `add_maps`."""
         if faces.shape[-1] != self.shrunk:
             faces = F.interpolate(faces, (self.shrunk, self.shrunk), mode="area")
         grid = self.grid.expand(len(faces), -1, -1, -1)
         crops = F.grid_sample(faces.clamp(0, 1), grid, padding_mode="reflection", align_corners=True)
         crops = ((crops * 255 - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         with torch.autocast(crops.device.type, torch.bfloat16, enabled=self.reduced):
-            embeddings = self.network(crops)
-        return F.normalize(embeddings.float())
+            embeddings, maps = self.network(crops)
+        return F.normalize(embeddings.float()), maps
 
 
 def load_recognizer(onnx_file: Path, facts: dict[str, Any], face_size: int, precision: str = "fp32") -> Recognizer:
@@ -71,7 +87,7 @@ def load_recognizer(onnx_file: Path, facts: dict[str, Any], face_size: int, prec
     try:
         # With a path as its argument, `convert` would write a file into the folder of the ONNX file. With the loaded
         # model, `convert` writes nothing.
-        network = freeze(onnx2torch.convert(onnx.load(str(onnx_file))))
+        network = add_maps(freeze(onnx2torch.convert(onnx.load(str(onnx_file)))), int(facts["size"]))
     except Exception as error:  # onnx and onnx2torch raise many kinds of errors
         raise ModelUnavailable(
             f"{onnx_file} cannot be turned into a torch module for the identity loss ({error}): give --no-identity to "
@@ -110,6 +126,27 @@ def freeze(network: fx.GraphModule) -> fx.GraphModule:
         if isinstance(module, nn.Conv2d) and module.groups > 1 and max(module.stride) > 1:
             network.add_submodule(name, Float32Conv(module))
     network.graph.eliminate_dead_code()
+    network.recompile()
+    return network
+
+
+def add_maps(network: fx.GraphModule, size: int) -> fx.GraphModule:
+    """Makes a network return a tuple of feature maps beside its output, in place, and returns the network.
+
+    `size` is the side of the network's input (B,3,size,size). A map (B,C,h,w) has a side from MAP_SIDES[0] to
+    MAP_SIDES[1]. Of all maps with the same side, the tuple has the last one. The map with the largest side comes first.
+    """
+    ShapeProp(network).propagate(torch.zeros(1, 3, size, size))
+    maps = dict[int, fx.Node]()
+    for node in network.graph.nodes:
+        shape = tuple[int, ...](getattr(node.meta.get("tensor_meta"), "shape", ()))
+        if len(shape) == 4 and MAP_SIDES[0] <= shape[-1] <= MAP_SIDES[1] and shape[-1] == shape[-2]:
+            maps[shape[-1]] = node
+    (output,) = (node for node in network.graph.nodes if node.op == "output")
+    result = output.args[0]
+    output.args = (
+        (result[0] if isinstance(result, tuple) else result, tuple(maps[side] for side in sorted(maps)[::-1])),
+    )
     network.recompile()
     return network
 
