@@ -14,14 +14,16 @@ from tests.doubles.training import ADVERSARIAL, DIM, SMALL, small
 from train.fit.checkpoints import load_checkpoint, save_checkpoint
 from train.fit.engine import Engine, build
 from train.fit.settings import Settings
+from train.losses.names import THROUGH_RECOGNIZER
 from train.models.checkpoint_files import find_newest_checkpoint, list_checkpoints
 from train.models.restorer import Restorer
 from train.recipes.recipes import Recipe
 
 
 def blind(recipe: Recipe) -> Recipe:
-    """Returns the recipe without the loss `identity`, which needs a recognizer."""
-    return replace(recipe, losses={name: weight for name, weight in recipe.losses.items() if name != "identity"})
+    """Returns the recipe without the losses that need a recognizer."""
+    losses = {name: weight for name, weight in recipe.losses.items() if name not in THROUGH_RECOGNIZER}
+    return replace(recipe, losses=losses)
 
 
 def engine(recipe: Recipe = ADVERSARIAL, seed: int = 0) -> Engine:

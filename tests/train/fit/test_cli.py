@@ -28,7 +28,7 @@ def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(tmp_path: Path,
         said = f"Base: tiny. Preset: codeformer{mixture}. Degraded on: {place}. Parts: maps, embedding, extended."
         assert said in done.stdout
         assert (
-            "Losses: pixel 2.5, edge 2.5, detail 5, identity 0.1." in done.stdout
+            "Losses: pixel 2.5, edge 2.5, detail 5, identity 0.1, identity_maps 0.1." in done.stdout
             and " trained, 0 frozen." in done.stdout
         )
         assert "activations are measured" in done.stdout and "images/s on" in done.stdout

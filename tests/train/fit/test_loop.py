@@ -429,7 +429,7 @@ def test_two_processes_train_as_one_does_and_a_signal_to_one_ends_both_and_one_r
     run(tmp_path / "one", taken, 40, ADVERSARIAL, checkpoint_every=40)
     one, two = (load_file(tmp_path / name / "checkpoint-00000040" / WEIGHTS) for name in ("one", "two"))
     for name, weight in one.items():
-        assert torch.allclose(weight, two[name], rtol=1e-3, atol=1e-4), name
+        assert torch.allclose(weight, two[name], rtol=1e-3, atol=5e-4), name
 
     # One process can resume the run of two processes, with the same log.
     run(tmp_path / "two", taken, images + 4, ADVERSARIAL, checkpoint_every=40)

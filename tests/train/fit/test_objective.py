@@ -18,7 +18,9 @@ from train.fit.objective import Objective, check_weights, list_backbones
 from train.losses.identity import identity_loss, reference_identity_loss
 from train.losses.names import BY_MODEL, LOSSES, OF_DICTIONARY
 from train.losses.pixel import sobel_magnitude
+from train.models.config import IrSeShape
 from train.models.discriminator import DictionaryDiscriminator, LatentDiscriminator, PatchDiscriminator
+from train.models.identity.identity_encoder import IdentityEncoder, IrSe
 from train.models.io import Restoration
 from train.recipes.recipes import RECIPES, STYLEGAN_RECIPES, TINY, Recipe, find_recipe
 
@@ -241,7 +243,17 @@ def test_a_loss_that_does_not_exist_is_named_beside_those_that_do() -> None:
         Objective(recipe_of("pixel", "vgg"), SIZE, None)
 
 
-@pytest.mark.parametrize("loss", ["identity", "reference_identity"])
+def test_identity_maps_needs_a_recognizer_with_maps() -> None:
+    mapless = Recognizer()
+    mapless.has_maps = False
+    with pytest.raises(BadInput, match=r"has no feature maps.*--loss identity_maps=0"):
+        Objective(recipe_of("identity_maps"), SIZE, mapless)  # type: ignore[arg-type]
+    gray = IdentityEncoder(IrSe(IrSeShape(widths=(8,), units=(1,), squeeze=2)))
+    with pytest.raises(BadInput, match=r'set identity_encoder = "recognizer", or give --loss identity_maps=0'):
+        Objective(recipe_of("identity_maps"), SIZE, gray)
+
+
+@pytest.mark.parametrize("loss", ["identity", "identity_maps", "reference_identity"])
 def test_a_loss_through_a_recognizer_needs_one(loss: str) -> None:
     with pytest.raises(BadInput, match=rf"{loss} needs a recognizer.*--no-identity"):
         Objective(recipe_of(loss), SIZE, None)

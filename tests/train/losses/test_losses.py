@@ -23,7 +23,7 @@ from tests.doubles.models.weights import random_vgg16
 from train.losses.against_references import cycle_loss, spatial_min_loss
 from train.losses.alignment import face_alignment_loss, make_region_masks
 from train.losses.backbones import load_backbone
-from train.losses.identity import identity_loss, reference_identity_loss
+from train.losses.identity import identity_loss, identity_maps_loss, reference_identity_loss
 from train.losses.perceptual import Dists, Lpips
 from train.losses.pixel import (
     EXPONENTS,
@@ -119,6 +119,26 @@ def test_identity() -> None:
     a = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     b = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
     assert float(identity_loss(a, b)) == pytest.approx(0.5)
+
+
+def test_identity_maps_is_near_the_mean_of_one_minus_cosine_and_ignores_lengths() -> None:
+    draw = torch.Generator().manual_seed(0)
+    ours, true = ([torch.randn(2, 64, s, s, generator=draw) for s in (8, 4)] for _ in range(2))
+    cosines = [torch.cosine_similarity(a, b, dim=1).mean() for a, b in zip(ours, true, strict=True)]
+    expected = 1 - float(sum(cosines)) / 2
+    assert float(identity_maps_loss(ours, true)) == pytest.approx(expected, rel=0.03)
+    assert float(identity_maps_loss([5 * values for values in ours], true)) == pytest.approx(expected, rel=0.03)
+    assert float(identity_maps_loss(true, true)) == 0
+
+
+def test_maps_without_any_signal_have_a_finite_gradient() -> None:
+    empty = torch.zeros(1, 8, 4, 4, requires_grad=True)
+    true = torch.ones(1, 8, 4, 4)
+    identity_maps_loss([empty], [true]).backward()
+    assert empty.grad is not None and empty.grad.isfinite().all() and 0 < float(empty.grad.abs().max()) < 1
+    silent = torch.full((1, 8, 4, 4), 1e-4, requires_grad=True)
+    identity_maps_loss([silent], [torch.zeros_like(true)]).backward()
+    assert silent.grad is not None and silent.grad.isfinite().all()
 
 
 def test_reference_identity_is_a_mean_over_the_usable_ones() -> None:

@@ -12,7 +12,7 @@ from torch import fx
 from torch.nn import functional as F
 
 from curate.faces.align import ARCFACE_112
-from train.models.identity.recognizer import Recognizer, freeze, load_recognizer
+from train.models.identity.recognizer import Recognizer, add_maps, freeze, load_recognizer
 
 SIZE = 112
 FACTS = {"size": SIZE, "template": ARCFACE_112.tolist(), "mean": 127.5, "std": 128.0}
@@ -120,3 +120,20 @@ def test_the_recognizer_has_no_slow_layers_left(tmp_path: Path) -> None:
     modules = dict(network.named_modules())
     kinds = {type(modules[str(node.target)]).__name__ for node in network.graph.nodes if node.op == "call_module"}
     assert "FrozenPRelu" in kinds and not {"BatchNorm2d", "OnnxPReLU"} & kinds
+
+
+def test_the_maps_are_the_last_of_their_size_and_the_finest_comes_first() -> None:
+    class Layers(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = torch.nn.Conv2d(3, 4, 3, 2, 1), torch.nn.Conv2d(4, 6, 3, 2, 1)
+
+        def forward(self, crops: torch.Tensor) -> torch.Tensor:
+            return torch.relu(self.second(torch.relu(self.first(crops)))).mean((2, 3))
+
+    layers, crops = Layers(), torch.rand(2, 3, SIZE, SIZE)
+    embedding, maps = add_maps(fx.symbolic_trace(layers), SIZE)(crops)
+    fine = torch.relu(layers.first(crops))
+    assert [tuple(values.shape) for values in maps] == [(2, 4, 56, 56), (2, 6, 28, 28)]
+    assert torch.equal(maps[0], fine) and torch.equal(maps[1], torch.relu(layers.second(fine)))
+    assert torch.equal(embedding, layers(crops))
