@@ -29,7 +29,7 @@ from train.fit.settings import (
 )
 from train.fit.steps.gradient_penalty import compute_penalty_gradients, is_penalty_due
 from train.fit.steps.step import compute_gradients
-from train.fit.steps.threads import THREADS
+from train.fit.threads import THREADS
 from train.losses.names import THROUGH_RECOGNIZER
 from train.models.bases.target_latents import CAPACITY
 from train.recipes.model_configs import find_encoder_shape

@@ -26,7 +26,7 @@ from train.fit.distributed import join_processes
 from train.fit.ema import Average, find_trained
 from train.fit.objective import Objective
 from train.fit.settings import Settings
-from train.fit.steps.threads import start_threads
+from train.fit.threads import start_threads
 from train.losses.names import ADVERSARIAL
 from train.models.bases.stylegan.discriminator import StyleganDiscriminator
 from train.models.bases.target_latents import TargetLatents
@@ -73,7 +73,7 @@ class Engine:
     discriminator_stepped: nn.Module | None
     discriminator_optimizer: torch.optim.Optimizer | None
     compiled: bool
-    threads: ThreadPoolExecutor | None = None  # computes the halves of each batch, or None: train/fit/steps/threads.py
+    threads: ThreadPoolExecutor | None = None  # computes the halves of each batch, or None: train/fit/threads.py
     latents: TargetLatents | None = None  # None if no step encodes targets with the VAE of a diffusion base
 
     @property

@@ -34,7 +34,7 @@ from train.fit.settings import (
 )
 from train.fit.steps.gradient_penalty import compute_penalty_gradients, is_penalty_due
 from train.fit.steps.step import compute_gradients
-from train.fit.steps.threads import THREADS
+from train.fit.threads import THREADS
 from train.fit.validation import VALIDATION, validate
 from train.models.checkpoint_files import list_checkpoints
 from train.recipes.recipes import Recipe

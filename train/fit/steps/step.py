@@ -67,7 +67,7 @@ def _compute_part(
     """Adds the gradients of part `number` of `count` parts to the gradients of the model and of the discriminator.
 
     Returns the figures of `compute_gradients` for this part, except the norms. Two threads may call this function at
-    the same time (train/fit/steps/threads.py).
+    the same time (train/fit/threads.py).
     """
     recipe, discriminator, last = engine.recipe, engine.discriminator, number == count - 1
     # The seed of this part's random numbers follows from the run's seed, the images seen and the part. The numbers
