@@ -24,6 +24,7 @@ from train.fit.distributed import StopVote, get_rank, get_world_size, run_on_fir
 from train.fit.engine import build, compile_failures
 from train.fit.log.figures import UnreadFigures
 from train.fit.log.logbook import Logbook
+from train.fit.log.validation import VALIDATION, validate
 from train.fit.settings import (
     Settings,
     check_images,
@@ -35,7 +36,6 @@ from train.fit.settings import (
 from train.fit.steps.gradient_penalty import compute_penalty_gradients, is_penalty_due
 from train.fit.steps.step import compute_gradients
 from train.fit.threads import THREADS
-from train.fit.validation import VALIDATION, validate
 from train.models.checkpoint_files import list_checkpoints
 from train.recipes.recipes import Recipe
 from train.recipes.schedules import compute_ema_decay, compute_rate

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from train.fit.validation import validate
+from train.fit.log.validation import validate
 from train.models.io import Restoration
 
 
