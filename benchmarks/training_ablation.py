@@ -49,7 +49,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "shown_detail": ("loss.detail=0", "loss.shown_detail=5"),
     "half_shown_detail": ("loss.detail=2.5", "loss.shown_detail=2.5"),
     "half_refinement": ("refine_channels=16",),
-    "no_identity_loss": ("loss.identity=0", "loss.identity_maps=0"),
+    "no_identity_loss": ("loss.identity=0",),
     "full_resolution_loss": ("limit_resolution=false",),
     "no_easy_inputs": ("mixture.clean=0", "mixture.mild=0"),
     "patch_discriminator": ('discriminator="image"', "loss.gan=0.02"),

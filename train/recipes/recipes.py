@@ -179,7 +179,7 @@ _DISCRIMINATORS = {
     "instant":      "image",
 }
 _LOSSES: dict[str, dict[str, float]] = {
-    "tiny":         {"pixel": 2.5, "edge": 2.5, "detail": 5.0, "identity": 0.1, "identity_maps": 0.1},
+    "tiny":         {"pixel": 2.5, "edge": 2.5, "detail": 5.0, "identity": 0.1},
     "vre":          {"reconstruction": 2.0, "reconstruction_lpips": 1.0, "codebook": 1.0, "association": 1.0,
                      "gan": 0.01},
     "osdface":      {"mse": 1.0, "ea_dists": 1.0, "identity": 0.1, "gan": 0.01},
@@ -196,7 +196,7 @@ _LOSSES: dict[str, dict[str, float]] = {
 # base are ours.
 _BASES = {
     #           size f  channels        references      refine lora images   batch rate warmup decay   cool   clip ema
-    TINY:      (256, 8, (64, 128, 192), (48, 96, 128),  32,    0,  36_000,  8,   1e-3, 400,   8_000,   4_800, 1.0, 800),
+    TINY:      (256, 8, (64, 128, 192), (48, 96, 128),  32,    0,  22_400,  8,   1e-3, 400,   8_000,   3_200, 1.0, 800),
     DIFFUSION: (512, 8, (),             (64, 128, 256), 0,     16, 200_000, 4,   1e-4, 2_000, 100_000, 0,   1.0, 4_000),
 }
 _VRES = {
@@ -222,7 +222,7 @@ R1, R1_EVERY = 10.0, 16  # ReFine's weight of R1, and its number of steps betwee
 DECODER_SHARE = 0.2  # ReFine divides the learning rate of the pretrained decoder by 5.
 # Maps a recipe to its `late_factors` (ours, docs/train.md, What was tried).
 _LATE_FACTORS: dict[str, dict[str, float]] = {
-    "tiny": {"identity": 10.0, "identity_maps": 10.0},
+    "tiny": {"identity": 3.0},
 }
 LATE_FROM = 12_800  # The value of `late_from` for recipes with `late_factors` (ours).
 # Maps a recipe to its `mixture` on base tiny (ours). A restorer that was trained only on strong degradations makes a

@@ -28,7 +28,7 @@ def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(tmp_path: Path,
         said = f"Base: tiny. Preset: codeformer{mixture}. Degraded on: {place}. Parts: maps, embedding, extended."
         assert said in done.stdout
         assert (
-            "Losses: pixel 2.5, edge 2.5, detail 5, identity 0.1, identity_maps 0.1." in done.stdout
+            "Losses: pixel 2.5, edge 2.5, detail 5, identity 0.1." in done.stdout
             and " trained, 0 frozen." in done.stdout
         )
         assert "activations are measured" in done.stdout and "images/s on" in done.stdout
@@ -107,7 +107,7 @@ def test_what_a_run_is_told_is_recorded_and_held(tmp_path: Path, command: Run) -
     words = ("train", taken.folder, "--out", tmp_path / "run", "--size", "64", "--images", "16", "--preset", "severe")
     told = command(*words, "--accumulate", "2", "--precision", "bf16", "--no-identity")
     assert told.returncode == 0, told.stderr
-    assert "the losses identity and identity_maps are off, because --no-identity was given" in told.stdout
+    assert "the loss identity is off, because --no-identity was given" in told.stdout
     facts = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (facts["recipe"]["preset"], facts["accumulate"], facts["precision"]) == ("severe", 2, "bf16")
     other = command(*words[:-1], "codeformer", "--no-identity")

@@ -263,7 +263,7 @@ def test_a_disk_that_fills_under_the_log_is_a_sentence_and_the_last_checkpoint_s
 def test_without_an_onnx_file_the_identity_loss_is_off_and_says_so(tmp_path: Path) -> None:
     told: list[str] = []
     run(tmp_path / "run", snapshot(tmp_path, differentiable=False), 4, say=told.append)
-    assert "the losses identity and identity_maps are off" in told[0] and "no ONNX file" in told[0]
+    assert "the loss identity is off" in told[0] and "no ONNX file" in told[0]
     facts = json.loads((tmp_path / "run" / "config.json").read_text())
     assert facts["identity_loss"] == {
         "on": False,
