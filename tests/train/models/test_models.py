@@ -488,9 +488,9 @@ def test_the_recognizer_sees_the_crop_that_curation_showed_it(size: int) -> None
     seen: list[torch.Tensor] = []
 
     class Watch(torch.nn.Module):
-        def forward(self, crops: torch.Tensor) -> torch.Tensor:
+        def forward(self, crops: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
             seen.append(crops)
-            return crops.flatten(1)
+            return crops.flatten(1), ()
 
     faces = torch.from_numpy(crop).permute(2, 0, 1)[None].float() / 255
     Recognizer(Watch(), FACTS, size)(faces)
