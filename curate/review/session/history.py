@@ -1,4 +1,4 @@
-"""Finds the decisions that undo and redo take back.
+"""Finds the decisions that the next undo takes back, and the undos that the next redo takes back.
 
 Each undo and each redo is recorded as a decision, so both work after a restart.
 

@@ -26,8 +26,8 @@ from manifests.report.result_tables import (
 
 def print_result(result: Result) -> None:
     """Prints the tables and notices of a result. Values have three digits. Metrics that do not fit into the terminal
-    are left out. IPS is also left out if a metric that belongs beside IPS does not fit, because IPS alone rewards
-    copying.
+    are left out. IPS alone rewards copying, so it is shown only together with the metrics that count against copying
+    (`list_counterweights`). If one of these metrics does not fit, IPS is left out too.
     """
     console = Console()
     room = max(3, (console.width - 16) // 12)  # metrics per table
