@@ -192,8 +192,9 @@ def _resize(images: Tensor, steps: Sequence[Step]) -> Tensor:
     # of TF32 would change 8-bit values.
     plain = images.device.type == "cpu" and torch.get_float32_matmul_precision() == "highest"
     precise = images if plain else images.double()
-    rows = send(resize_matrix(images.shape[-2], height, interpolation), precise)
-    columns = send(resize_matrix(images.shape[-1], width, interpolation), precise)
+    enlarges = height > images.shape[-2] or width > images.shape[-1]
+    rows = send(resize_matrix(images.shape[-2], height, interpolation, enlarges=enlarges), precise)
+    columns = send(resize_matrix(images.shape[-1], width, interpolation, enlarges=enlarges), precise)
     return (rows @ precise @ columns.T).to(images.dtype)
 
 

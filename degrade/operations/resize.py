@@ -76,15 +76,19 @@ def _imresize_taps(count: int, rows: int) -> tuple[Index, Weights]:
 
 
 def _area_taps(count: int, rows: int) -> tuple[Index, Weights]:
-    """Returns INTER_AREA's weights for shrinking: the share of each input pixel in the area of the output pixel."""
+    """Returns INTER_AREA's weights for shrinking: the share of each input pixel in the area of the output pixel.
+
+    The sum of a row is 1, or up to 0.002 less: OpenCV ignores a part of an input pixel below 1/1000, and does not
+    divide by the smaller sum.
+    """
     scale = count / rows
     low = np.arange(rows) * scale
     high = np.minimum(low + scale, count)
-    first = np.floor(low + 1e-3).astype(np.int64)  # OpenCV ignores a part of a pixel below 1/1000
+    first = np.floor(low + 1e-3).astype(np.int64)
     index = first[:, None] + np.arange(math.ceil(scale) + 1)
     weight = np.minimum(high[:, None], index + 1) - np.maximum(low[:, None], index)
     weight = np.where(weight > 1e-3, weight, 0.0)
-    return np.minimum(index, count - 1), weight / weight.sum(axis=1, keepdims=True)
+    return np.minimum(index, count - 1), weight / (high - low)[:, None]
 
 
 def _pool_taps(count: int, rows: int) -> tuple[Index, Weights]:
@@ -100,22 +104,26 @@ def _pool_taps(count: int, rows: int) -> tuple[Index, Weights]:
     return np.minimum(index, count - 1), weight / weight.sum(axis=1, keepdims=True)
 
 
-def resize_taps(count: int, rows: int, interpolation: str) -> tuple[Index, Weights]:
+def resize_taps(count: int, rows: int, interpolation: str, *, enlarges: bool | None = None) -> tuple[Index, Weights]:
     """Returns the indices and the weights of the pixels that `resize` reads along one axis.
 
     `resize` turns `count` input pixels into `rows` output pixels. Each output pixel has one row of input indices and
-    one row of weights. The input indices are int64 (rows, taps). The weights are float64 (rows, taps), and each row has
-    the sum 1. At the border, a row can contain an index twice.
+    one row of weights. The input indices are int64 (rows, taps). The weights are float64 (rows, taps). Each row has the
+    sum 1; for `area`, the sum can be up to 0.002 less. At the border, a row can contain an index twice.
+
+    `area` has other weights for enlarging than for shrinking. If one axis of an image grows, OpenCV enlarges on both
+    axes. `enlarges` says whether an axis of the image grows; None means `rows` > `count`. The other interpolations
+    ignore `enlarges`.
     """
     if interpolation == "imresize":
         return _imresize_taps(count, rows)
     if interpolation == "pool":
         return _pool_taps(count, rows)
     scale = count / rows
-    if interpolation == "area" and scale >= 1:
+    if interpolation == "area" and not (rows > count if enlarges is None else enlarges):
         return _area_taps(count, rows)
     # If `area` enlarges, an output pixel that lies inside one input pixel has the value of this input pixel. Any other
-    # output pixel is a weighted mean of two input pixels.
+    # output pixel is a weighted mean of two input pixels, also on an axis that shrinks.
     if interpolation == "area":
         # OpenCV multiplies by the rounded inverse of `enlargement`, and rounds the part to float32. Without these two
         # roundings, exact ratios would give other pixels.
@@ -137,12 +145,13 @@ def resize_taps(count: int, rows: int, interpolation: str) -> tuple[Index, Weigh
     return np.clip(index, 0, count - 1), np.stack([1 - part, part], axis=1)
 
 
-def resize_matrix(length_in: int, length_out: int, interpolation: str) -> Weights:
+def resize_matrix(length_in: int, length_out: int, interpolation: str, *, enlarges: bool | None = None) -> Weights:
     """Returns one axis of `resize` as a float64 matrix (length_out, length_in).
 
-    With one matrix for the rows and one for the columns, the resized image is rows @ image @ columns.T.
+    With one matrix for the rows and one for the columns, the resized image is rows @ image @ columns.T. `resize_taps`
+    explains `enlarges`.
     """
-    index, weight = resize_taps(length_in, length_out, interpolation)
+    index, weight = resize_taps(length_in, length_out, interpolation, enlarges=enlarges)
     matrix = np.zeros((length_out, length_in))
     np.add.at(matrix, (np.arange(length_out)[:, None], index), weight)
     return matrix

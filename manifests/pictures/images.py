@@ -239,7 +239,8 @@ def open_header(file: BinaryIO) -> Image.Image:
 def _open_kind(file: BinaryIO, kind: str, max_pixels: int) -> Image.Image:
     """Decodes a picture of a kind that Pillow does not decode.
 
-    Raises UndecodableImage with the kind as the reason if the library of the kind is missing.
+    Raises UndecodableImage. The reason is the kind if the library of the kind is missing, and OTHER_PICTURE if the
+    library cannot decode this picture.
     """
     if kind not in EXTRAS or not is_installed(kind):
         raise UndecodableImage(kind)

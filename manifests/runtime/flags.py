@@ -39,7 +39,8 @@ ARGUMENTS = {
         "all decisions, and apply applies the recorded decisions"
     ),
     "ID...": (
-        "Ids of people, faces or photos, or the first six characters of each id; for undo, the number of a decision"
+        "Ids of people, faces or photos, or six or more of the first characters of each id; for undo, the number of a "
+        "decision"
     ),
 }
 

@@ -138,8 +138,8 @@ class Recipe:
 #
 # Recipe refine follows the release of ReFine (JianWang-CMU/RefineFIR, train.py): the generator, one reference, flips,
 # the degradation, the losses and their weights, the discriminator with R1, Adam with its rates and its betas, the batch
-# and the length. The average of the weights and the landmarks of the mesh are ours. The timestep has no effect on the
-# base stylegan.
+# and the length. Two things are ours: the moving average of the network's weights (`ema`), and the landmarks of the
+# mesh. The timestep has no effect on the base stylegan.
 #
 # Recipe refine-small is recipe refine for a laptop. The numbers that differ from recipe refine are ours.
 #

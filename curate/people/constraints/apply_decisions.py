@@ -112,8 +112,9 @@ def _assign_owners(labels: np.ndarray, links: Links, blocks: _RowsByNumber, befo
             identity = min(votes.items(), key=lambda item: (-item[1], item[0]))[0]
             locked_identities.setdefault(int(labels[rows[0]]), set()).add(identity)
 
-    # If a face is in the group of a locked identity but belonged to another identity before, the number of the other
-    # identity becomes the owner of the face.
+    # Each earlier identity gets a number from n upwards. A face in the group of a locked identity may have belonged to
+    # a different identity before. The number of this earlier identity then becomes the owner of the face. All faces of
+    # a block get the owner that the first such face of the block gets.
     if locked_identities:
         identities = sorted({identity for identity in before if identity is not None})
         number = {identity: n + i for i, identity in enumerate(identities)}

@@ -181,6 +181,13 @@ def test_a_single_pixel_and_a_single_line():
     assert levels(apply(batch(hq), [tiny])[0], exact.apply(hq, tiny)).max() <= 1
 
 
+def test_an_upsample_that_grows_only_the_height():
+    steps = [{"op": "downsample", "factor": factor, "interpolation": "area"} for factor in (1.6, 0.51, 0.51)]  # (1, 68)
+    hq = np.random.default_rng(0).random((3, 30, 3), np.float32)
+    grown = theta([*steps, {"op": "upsample", "interpolation": "area"}])
+    assert levels(apply(batch(hq), [grown])[0], exact.apply(hq, grown)).max() <= 1
+
+
 @settings(max_examples=60)
 @given(st.integers(1, 50), st.integers(1, 50), st.integers(1, 100), st.integers(0, 2**32), st.booleans())
 def test_a_jpeg_of_8_bits_is_the_decoded_file_bit_for_bit(height, width, quality, seed, rough):

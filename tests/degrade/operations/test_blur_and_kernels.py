@@ -127,6 +127,34 @@ def test_every_small_enlargement_reads_the_pixels_that_opencv_reads(interpolatio
     assert differ == []
 
 
+def test_a_large_image_that_shrinks_by_one_pixel_has_the_weights_of_opencv():
+    for count, rows in [(1024, 1023), (1025, 1024), (2048, 2047), (1500, 1499), (2000, 1998)]:
+        image = picture(count, 3)
+        by_matrix = np.einsum("ia,abc->ibc", resize_matrix(count, rows, "area"), image)
+        assert np.abs(by_matrix - resize(image, rows, 3, "area")).max() < 2e-6
+
+
+@pytest.mark.parametrize("interpolation", ["area", "bilinear", "bicubic"])
+def test_if_one_side_grows_both_sides_have_the_weights_of_opencv(interpolation):
+    differ = []
+    for height in range(1, 16):
+        for width in range(1, 16):
+            image = picture(height, width)
+            for size in [
+                (height + 1, width // 2 + 1),
+                (height // 3 + 1, width + 4),
+                (2 * height, 1),
+                (height, width + 1),
+            ]:
+                enlarges = size[0] > height or size[1] > width
+                rows = resize_matrix(height, size[0], interpolation, enlarges=enlarges)
+                columns = resize_matrix(width, size[1], interpolation, enlarges=enlarges)
+                by_matrix = np.einsum("ia,abc,jb->ijc", rows, image, columns, optimize=True)
+                if np.abs(by_matrix - resize(image, *size, interpolation)).max() > 1e-5:
+                    differ.append((height, width, size))
+    assert differ == []
+
+
 def test_the_border_is_mirrored_as_opencv_does():
     for count in (1, 2, 3, 7, 50):
         place = np.arange(-130, 180)

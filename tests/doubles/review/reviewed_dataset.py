@@ -76,7 +76,9 @@ def make_result(dataset: Path, folder: Path, broken: bool = False) -> list[str]:
 
 
 def make_restored_folder(dataset: Path, folder: Path) -> None:
-    """Writes a folder as `likeness restore` does: an image of the set, a photo of the dataset, and an unknown photo.
+    """Writes a folder as `likeness restore` does.
+
+    The folder has the outputs for an image of the set, for a photo of the dataset, and for an unknown photo.
 
     The log also has lines that must not be shown: a photo that failed, a file outside the folder, and a broken line.
     """
