@@ -31,6 +31,7 @@ from train.data.mesh import MESH, check_landmark_model, find_warp_points, warp_r
 from train.data.sampling import (
     Sample,
     draw_gray,
+    draw_identity_map,
     draw_preset_name,
     draw_sample,
     draw_theta,
@@ -59,7 +60,8 @@ class TrainingFaces(Dataset[Batch]):
     warp were found on the LQ image. `warped`, (Kmax,) bool, is True for each reference that was warped to the landmarks
     on the LQ image. If the recipe uses IR-SE50, a sample has `unwarped`, (Kmax,3,S,S) uint8: the references before
     augmentation and warp, some of them mirrored. If the recipe has the loss `cycle`, a sample has `theta`, the
-    parameters of its degradation. If a training step encodes the targets, a sample has `target_hash`, (2,) int64, a
+    parameters of its degradation. If the recipe has `identity_jitter`, a sample has `identity_map`, (2,3) float32, see
+    `draw_identity_map`. If a training step encodes the targets, a sample has `target_hash`, (2,) int64, a
     hash of the pixels of the target.
 
     If `on_device` is True, a sample has no `lq`. In its place, the sample has `source`, (3,S',S') uint8, the image that
@@ -116,7 +118,11 @@ class TrainingFaces(Dataset[Batch]):
         # The cycle loss degrades the restored face, at the size of the crop, with the θ of the target. Therefore the
         # target is also degraded at this size and not at 512 px.
         large = "cycle" not in self.recipe.losses
-        return self.pack(sample, theta, max(self.recipe.reference_counts), gray, large, self.on_device)
+        packed = self.pack(sample, theta, max(self.recipe.reference_counts), gray, large, self.on_device)
+        if self.recipe.identity_jitter:
+            identity_map = draw_identity_map(self.recipe, self.seed, turn, face_id)
+            packed["identity_map"] = torch.from_numpy(identity_map)
+        return packed
 
     def pack(
         self,

@@ -122,6 +122,25 @@ def draw_gray(recipe: Recipe, seed: int, turn: int, face_id: str) -> bool:
     )
 
 
+def draw_identity_map(recipe: Recipe, seed: int, turn: int, face_id: str) -> np.ndarray:
+    """Returns the random map of the recognizer's crop in this turn (ours), an affine matrix, float32 (2,3).
+
+    The matrix maps a point of the moved crop to a point of the plain crop. The corners of both crops are (-1,-1) and
+    (1,1). With J = `recipe.identity_jitter`, the crop moves by at most J of its side in x and in y. It turns by at most
+    2 J radians, and its scale is from exp(-J) to exp(J). Half of the crops are mirrored.
+    """
+    most = recipe.identity_jitter
+    rng = make_generator(seed, "train", "identity", turn, face_id)
+    shift, turned, scale = (
+        rng.uniform(-2 * most, 2 * most, 2),
+        rng.uniform(-2 * most, 2 * most),
+        rng.uniform(-most, most),
+    )
+    mirror = 1 - 2 * int(rng.integers(2))
+    cosine, sine = np.exp(scale) * np.cos(turned), np.exp(scale) * np.sin(turned)
+    return np.array([[mirror * cosine, -sine, shift[0]], [mirror * sine, cosine, shift[1]]], np.float32)
+
+
 @lru_cache(maxsize=2)  # A batch can contain samples of two epochs.
 def _order_targets(seed: int, epoch: int, count: int) -> np.ndarray:
     """Returns the order of the targets in an epoch, int32 (count,), which takes half the memory of int64."""

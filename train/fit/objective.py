@@ -119,6 +119,11 @@ class Objective(nn.Module):
             raise BadInput(
                 f"Loss {blind[0]} needs a recognizer with an ONNX file: give --no-identity to train without this loss."
             )
+        if blind and recipe.identity_jitter and isinstance(recognizer, IdentityEncoder):
+            raise BadInput(
+                'identity_jitter moves the crop of the dataset\'s recognizer: set identity_encoder = "recognizer", or '
+                "give --change identity_jitter=0."
+            )
         if "identity_maps" in self.names:
             if isinstance(recognizer, IdentityEncoder):
                 raise BadInput(
@@ -155,7 +160,7 @@ class Objective(nn.Module):
         # VGG-16 have a precision of their own.
         image, target = restored.image.float(), batch["target"].detach().float()
         with torch.autocast(image.device.type, enabled=False):
-            recognized, truth = self._recognize(image, target)
+            recognized, truth = self._recognize(image, target, batch.get("identity_map"))
             # `pixels` has the two images that the losses in OF_PIXELS compare, both (B,3,S,S).
             pixels = image, target
             if self.limit_resolution:
@@ -167,9 +172,12 @@ class Objective(nn.Module):
                 if name != ADVERSARIAL
             }
 
-    def _recognize(self, image: torch.Tensor, target: torch.Tensor) -> tuple[Recognized, Recognized]:
+    def _recognize(
+        self, image: torch.Tensor, target: torch.Tensor, moves: torch.Tensor | None
+    ) -> tuple[Recognized, Recognized]:
         """Returns what the recognizer computes from restored faces and from their targets. The targets get no gradient.
 
+        A restored face and its target are moved by the same matrix of `moves` (B,2,3), see `Recipe.identity_jitter`.
         If no loss needs the recognizer or the targets, their tensors are empty.
         """
         found = [Recognized(image.new_zeros(0), ())] * 2
@@ -178,10 +186,11 @@ class Objective(nn.Module):
         compares_targets = "identity" in self.names or "identity_maps" in self.names
         for place, faces in enumerate((image, target) if compares_targets else (image,)):
             with torch.set_grad_enabled(torch.is_grad_enabled() and place == 0):
-                if isinstance(self.recognizer, IdentityEncoder) or "identity_maps" not in self.names:
+                if isinstance(self.recognizer, IdentityEncoder):
                     found[place] = Recognized(self.recognizer(faces), ())
                 else:
-                    found[place] = Recognized(*self.recognizer.embed_with_maps(faces))
+                    embedding, maps = self.recognizer.embed_with_maps(faces, moves)
+                    found[place] = Recognized(embedding, maps if "identity_maps" in self.names else ())
         return found[0], found[1]
 
     def _term(

@@ -35,6 +35,7 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "diffused_timesteps": (0, 1000),
     "mixture": (0, 1),
     "gray_share": (0, 1),
+    "identity_jitter": (0, 0.25),
     "wrong_share": (0, 1),
     "rate": (1e-9, 1),
     "beta1": (0, 0.999),

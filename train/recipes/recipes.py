@@ -80,6 +80,9 @@ class Recipe:
     augment: str  # "flip" flips target and references together; "each" also augments each reference on its own.
     # One of IDENTITY_ENCODERS. It embeds the faces for the identity losses, and the references for the model.
     identity_encoder: str
+    # In the identity losses, one random map moves, turns, scales and mirrors the restored face and its target. The
+    # number sets how far (train/data/sampling.py); 0 for no map.
+    identity_jitter: float
     losses: dict[str, float]  # Maps each loss to its weight (train/fit/objective.py). Other losses are not computed.
     # After `late_from` images, the weight of each loss in `late_factors` is multiplied by its factor.
     late_factors: dict[str, float]
@@ -277,6 +280,7 @@ def find_recipe(name: str, base: str | None = None) -> Recipe:
         denoise=name == IDM,
         vre=_VRES[TINY if base == STYLEGAN else base],
         reference_counts=counts,
+        identity_jitter=0.0,
         wrong_share=wrong,
         augment=augment,
         losses=dict(_LOSSES[name]),

@@ -16,6 +16,7 @@ from tests.doubles.training_snapshots import make_face_table
 from train.data.dataset import TrainingFaces
 from train.data.sampling import (
     Sample,
+    draw_identity_map,
     draw_preset_name,
     draw_sample,
     draw_theta,
@@ -237,3 +238,22 @@ def test_fine_targets_are_repeated_and_only_fine_targets_have_clean_or_mild_inpu
         rows, fine_from = repeat_fine_targets(snapshot_, "train", recipe)
         assert rows.tolist() == snapshot_.targets("train").tolist() and fine_from == 0
         assert [find_turn(rows, 0, index)[1] for index in range(2 * len(rows))] == [0] * len(rows) + [1] * len(rows)
+
+
+def test_the_map_of_the_recognizers_crop_follows_from_the_seed_and_stays_within_its_limits() -> None:
+    jittered = replace(SMALL, identity_jitter=0.1)
+    maps = np.array([draw_identity_map(jittered, 0, turn, "face") for turn in range(500)])
+    assert np.array_equal(maps[7], draw_identity_map(jittered, 0, 7, "face"))
+    assert not np.array_equal(maps[7], draw_identity_map(jittered, 1, 7, "face"))
+    scale = np.hypot(maps[:, 0, 1], maps[:, 1, 1])
+    assert np.abs(np.log(scale)).max() <= 0.1 and np.abs(np.log(scale)).max() > 0.09
+    assert 0.18 < np.abs(maps[:, :, 2]).max() <= 0.2  # a tenth of a side of length 2
+    assert 200 < (np.linalg.det(maps[:, :, :2]) < 0).sum() < 300  # half of the crops are mirrored
+
+
+def test_only_a_recipe_with_jitter_has_a_map_in_its_samples(taken: Snapshot) -> None:
+    assert "identity_map" not in TrainingFaces(taken, SMALL, 0)[3]
+    jittered = TrainingFaces(taken, replace(SMALL, identity_jitter=0.1), 0)
+    sample, other = jittered[3], TrainingFaces(taken, SMALL, 0)[3]
+    assert sample["identity_map"].shape == (2, 3)
+    assert all(np.array_equal(sample[name], other[name]) for name in ("lq", "target", "references"))

@@ -44,7 +44,9 @@ class Recognizer(nn.Module):
     def forward(self, faces: torch.Tensor) -> torch.Tensor:
         return self.embed_with_maps(faces)[0]
 
-    def embed_with_maps(self, faces: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+    def embed_with_maps(
+        self, faces: torch.Tensor, moves: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
         self.asked[torch.is_grad_enabled()] += 1
         small = F.adaptive_avg_pool2d(faces, 4)
         return F.normalize(self.network(small.flatten(1))), (small, F.adaptive_avg_pool2d(faces, 8))

@@ -46,6 +46,7 @@ CHANGES = st.fixed_dictionaries(
         "preset": st.sampled_from(TRAINING_PRESETS),
         "mixture": st.dictionaries(st.sampled_from(TRAINING_PRESETS), SHARES, max_size=3),
         "gray_share": st.floats(0, 1),
+        "identity_jitter": st.floats(0, 0.25),
         "parts": st.lists(st.sampled_from(PARTS), unique=True),
         "timestep": st.integers(MOST_STEPS, 999),
         "reference_counts": st.lists(st.integers(0, 9), min_size=1),

@@ -53,6 +53,13 @@ class Recognizer(nn.Module):
         grid = 2 * points / (self.shrunk - 1) - 1  # align_corners: -1 and 1 are the centres of the outer pixels
         self.grid: torch.Tensor
         self.register_buffer("grid", torch.tensor(grid, dtype=torch.float32)[None], persistent=False)
+        # The same map as an affine matrix (3,3) between points whose corners are (-1,-1) and (1,1).
+        half_crop, half_face = (size - 1) / 2, (self.shrunk - 1) / 2
+        affine = np.eye(3)
+        affine[:2, :2] = back[:, :2] * half_crop / half_face
+        affine[:2, 2] = (back @ np.array([half_crop, half_crop, 1])) / half_face - 1
+        self.affine: torch.Tensor
+        self.register_buffer("affine", torch.tensor(affine, dtype=torch.float32), persistent=False)
 
     @property
     def has_maps(self) -> bool:
@@ -64,11 +71,21 @@ class Recognizer(nn.Module):
         """Returns unit embeddings (B,d) of faces (B,3,S,S) in 0..1, which are aligned to the FFHQ template."""
         return self.embed_with_maps(faces)[0]
 
-    def embed_with_maps(self, faces: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-        """Returns the embeddings of faces, as `forward`, and the feature maps of `add_maps`."""
+    def embed_with_maps(
+        self, faces: torch.Tensor, moves: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        """Returns the embeddings of faces, as `forward`, and the feature maps of `add_maps`.
+
+        If `moves` is not None, each face has an affine matrix in `moves` (B,2,3) that moves its crop
+        (`train.data.sampling.draw_identity_map`).
+        """
         if faces.shape[-1] != self.shrunk:
             faces = F.interpolate(faces, (self.shrunk, self.shrunk), mode="area")
         grid = self.grid.expand(len(faces), -1, -1, -1)
+        if moves is not None:
+            last_row = moves.new_tensor([0.0, 0.0, 1.0]).expand(len(moves), 1, 3)
+            moved = self.affine @ torch.cat([moves, last_row], dim=1)
+            grid = F.affine_grid(moved[:, :2], [len(faces), 3, *self.grid.shape[1:3]], align_corners=True)
         crops = F.grid_sample(faces.clamp(0, 1), grid, padding_mode="reflection", align_corners=True)
         crops = ((crops * 255 - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         with torch.autocast(crops.device.type, torch.bfloat16, enabled=self.reduced):
