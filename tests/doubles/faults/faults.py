@@ -13,6 +13,7 @@ import os
 import resource
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -29,6 +30,7 @@ from manifests.check import check_ledger
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import LEDGER_NAME, crop_path
 from manifests.ledger.records import Face
+from manifests.privacy.run_cleanup import EVALUATION_CACHE
 from tests.doubles.commands.forked_commands import CAN_FORK, ForkedCommand, find_forker
 from tests.doubles.curation import album, contents, photo, save
 from tests.doubles.faults.hook import LINE
@@ -192,7 +194,11 @@ _CLOCKS = {"seconds", "images_per_second", "data_wait"}
 
 
 def remains(folder: Path) -> dict[str, Any]:
-    """Returns what a command wrote: all data of the ledger except times, and the bytes of the other files."""
+    """Returns what a command wrote: all data of the ledger except times, the rows of the evaluation cache, and the
+    bytes of the other files.
+
+    The bytes of the evaluation cache depend on the number of transactions that wrote its rows.
+    """
     found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
@@ -200,6 +206,9 @@ def remains(folder: Path) -> dict[str, Any]:
             continue
         if path.name == LEDGER_NAME:
             found |= {f"{name}:{table}": rows for table, rows in contents(path.parent).items()}
+        elif path.name == EVALUATION_CACHE:
+            with contextlib.closing(sqlite3.connect(path)) as cache:
+                found[name] = sorted(cache.execute("SELECT key, value FROM entries"))
         elif path.name == "stats.jsonl":
             lines = [json.loads(line) for line in path.read_text().splitlines()]
             found[name] = [{key: value for key, value in line.items() if key not in _CLOCKS} for line in lines]
@@ -301,9 +310,11 @@ class World:
         """
         ended = self.bench.run(command)
         assert ended.code == 0, ended.err
-        assert differences(remains(self.here), undisturbed) == []
+        different = differences(remains(self.here), undisturbed)
+        assert not different, f"These files differ: {different}"
         if (self.here / "ds" / LEDGER_NAME).exists():
-            assert check_ledger(self.here / "ds") == []
+            problems = check_ledger(self.here / "ds")
+            assert not problems, problems
         return ended
 
 
