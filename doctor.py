@@ -191,7 +191,7 @@ def check_opencv() -> Iterator[Finding]:
 
 
 def check_tables() -> Iterator[Finding]:
-    """Yields a finding that says whether duckdb can pass a result to polars. duckdb uses pyarrow for this."""
+    """Yields a finding that says whether duckdb can pass a result to polars. duckdb needs pyarrow to pass a result."""
     import duckdb
     import polars
     import pyarrow

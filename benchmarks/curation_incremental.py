@@ -3,8 +3,8 @@
     python benchmarks/curation_incremental.py [--photos 15600] [--folder FOLDER] [--keep]
 
 The photos are small pictures with one or two squares. Each square stands for a face, and its pattern is the number of a
-synthetic embedding (grouping_scale.py). Small doubles take the place of the detector and the recognizer. They take
-hardly any time. With real models, the first run takes longer, and the share of the second run is smaller.
+synthetic embedding (grouping_scale.py). Two small programs take the place of the detector and the recognizer. These
+programs take hardly any time. With real models, the first run takes longer, and the share of the second run is smaller.
 
 The first run curates 99% of the photos. Then the other 1% are written into the folder, and the second run curates the
 folder again. Both runs use one process. The seconds are processor time, because other programs on the machine change

@@ -140,9 +140,10 @@ def check_and_round(hq: Image, theta: Theta, result: Image) -> Image:
 def make_floor(image: Image, steps: list[Step], side: int) -> Callable[[], Any]:
     """Returns a function that runs OpenCV's own calls for a step, or for a blur and its downsample, on the same data.
 
-    The calls use no code of ours. They do less than the engine: the colours are not clipped, and the hue is not turned.
-    Data that the calls need, for example kernels, is made here and is not timed. JPEG starts from 8-bit BGR. Noise is
-    drawn by OpenCV's generator. The step "checks and rounding" checks the input and rounds the result to 8 bits.
+    The calls use no code of ours. The calls do less than the engine: the colours are not clipped, and the hue is not
+    turned. Data that the calls need, for example kernels, is made here and is not timed. JPEG starts from 8-bit BGR.
+    Noise is drawn by OpenCV's generator. The step "checks and rounding" checks the input and rounds the result to 8
+    bits.
     """
     step = steps[0] if steps else {"op": "checks and rounding"}
     linear = {"interpolation": cv2.INTER_LINEAR}

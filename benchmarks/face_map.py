@@ -3,8 +3,8 @@
     python benchmarks/face_map.py [--sizes 10000 100000] [--keep]
 
 The faces are those of grouping_scale.py: synthetic embeddings of 512 dimensions. The figure `nearest` counts only the
-faces of people with two faces or more. It is the share of these faces whose nearest face on the map belongs to the same
-person. Each size runs in a process of its own. The peak memory includes the embeddings.
+faces of people with two faces or more. `nearest` is the share of these faces whose nearest face on the map belongs to
+the same person. Each size runs in a process of its own. The peak memory includes the embeddings.
 """
 
 from __future__ import annotations

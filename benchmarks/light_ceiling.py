@@ -6,8 +6,8 @@ FACES are photos of aligned faces, 512 x 512 px, and folders with such photos. F
 or an AutoencoderTiny of diffusers, or contains `taef2_encoder.pth` and `taef2_decoder.pth` (TAEF2, the tiny autoencoder
 of FLUX.2). TAEF2 has 32 latent channels, so it fits no UNet of Stable Diffusion 2.1. The identity is the cosine between
 the embeddings of a photo and of its reconstruction. The autoencoder computes each reconstruction twice: in float32, and
-in bfloat16 under autocast. It runs on the GPU, if the machine has one. The last rows compare the reconstructions in
-float32 and in bfloat16.
+in bfloat16 under autocast. The autoencoder runs on the GPU if the machine has a GPU. The last rows compare the
+reconstructions in float32 and in bfloat16.
 """
 
 from __future__ import annotations

@@ -22,7 +22,8 @@ from train.evaluation.systems.system import System
 
 
 def compare_detail(image: np.ndarray, target: np.ndarray) -> float:
-    """Returns the detail of an image divided by the detail of its target. Both are uint8 (S, S, 3)."""
+    """Returns the detail of an image divided by the detail of its target. The image and its target are uint8 (S, S,
+    3)."""
     size = len(image)
     own, wanted = (measure_detail(one, size / 8, size / 4, 0, size) for one in (image, target))
     return own / wanted

@@ -8,8 +8,8 @@ grouped again from their embeddings. A simulated user answers with the labels. T
 orders. The first order is the queue of `likeness review`. The second order is random, but the questions whose mean
 cosine is within NEAR of the threshold come first. The third order always asks the question whose mean cosine is nearest
 to the threshold. In the last two orders, all questions about two people come before the questions about faces and
-parts. This improves the results of both orders. After each answer, the queue changes its questions. If an order does
-not halve the wrong pairs within --most answers, it counts as if it needed --most answers.
+parts. The order of the kinds improves the results of both orders. After each answer, the queue changes its questions.
+If an order does not halve the wrong pairs within --most answers, it counts as if it needed --most answers.
 
 The people for tuning and for testing are separated by a hash of the folder's name. Two faces are a wrong pair if they
 have the same label and are in different people, or if they have different labels and are in the same person.

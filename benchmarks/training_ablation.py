@@ -2,11 +2,11 @@
 
     python benchmarks/training_ablation.py DATASET --snapshot DATASET|SNAPSHOT --out FOLDER [--images N] [--row NAME]
 
-The restorers train on the snapshot. They are measured on the val people of DATASET with the preset `codeformer` and
-seed 0, by `likeness evaluate`. The script makes the frozen set if it is missing. The judge is a recognizer that no loss
-uses. A row that FOLDER already contains is not trained or measured again, so the script can be interrupted. With
-`--row`, which may be repeated, only the named rows are trained and measured. The table always has all rows that FOLDER
-contains.
+The restorers train on the snapshot. The restorers are measured on the val people of DATASET with the preset
+`codeformer` and seed 0, by `likeness evaluate`. The script makes the frozen set if it is missing. The judge is a
+recognizer that no loss uses. A row that FOLDER already contains is not trained or measured again, so the script can be
+interrupted. With `--row`, which may be repeated, only the named rows are trained and measured. The table always has all
+rows that FOLDER contains.
 
 | column | meaning |
 |---|---|

@@ -83,7 +83,7 @@ def shared_data() -> Path:
 def public_folder() -> Iterator[Path]:
     """Yields an empty folder that other users of the machine may read.
 
-    `tmp_path` cannot be used for this, because each start of pytest closes the folder of all `tmp_path` to other users.
+    `tmp_path` cannot be such a folder, because each start of pytest closes the folder of all `tmp_path` to other users.
     """
     with tempfile.TemporaryDirectory(prefix="likeness-public-") as name:
         folder = Path(name)

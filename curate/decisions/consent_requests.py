@@ -1,7 +1,7 @@
 """Turns a request about the consent of photos into a decision.
 
 A request names photos, faces or people. A face means its photo. A person means all photos that show the person, and the
-photos with near-duplicates of the person's faces. The decision stores only photos.
+photos with near-duplicates of the person's faces. The decision names only photos, and no faces or people.
 """
 
 from __future__ import annotations

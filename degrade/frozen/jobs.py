@@ -170,8 +170,8 @@ def compare_jobs(jobs: Sequence[Job | FailedUnit]) -> list[Comparison]:
 def open_job_pool(
     workers: int | None, jobs: int, cluster: str | None = None, sources: Sequence[Path] = ()
 ) -> Iterator[BatchMap]:
-    """Yields a function like `map` that runs jobs in at most `workers` processes. Use it only for crops that Likeness
-    made.
+    """Yields a function like `map` that runs jobs in at most `workers` processes. Use the function only for crops that
+    Likeness made.
 
     With one worker, the jobs run in the calling process. `cluster` is the address of a Ray cluster that runs the jobs,
     or `local` to start Ray on this machine with `workers` cores. The nodes of a cluster must see one of the first

@@ -90,7 +90,7 @@ def make_card(preset: Preset | None, seed: int | None, size: int | None, source:
 
 
 def encode_card(card: dict[str, Any], complete: bool) -> bytes:
-    """Returns the bytes of card.json. Its keys are sorted, so equal cards have equal bytes."""
+    """Returns the bytes of card.json. The keys of card.json are sorted, so equal cards have equal bytes."""
     return (json.dumps({**card, "complete": complete}, indent=2, sort_keys=True) + "\n").encode()
 
 
@@ -233,8 +233,8 @@ def hash_folder(folder: Path) -> dict[str, Path]:
 
 
 def card_gives_thetas(card: dict[str, Any], rows: list[Row]) -> bool:
-    """Returns whether the preset and the seed of a card give the θ of all rows. If they give another θ, the card was
-    edited.
+    """Returns whether the preset and the seed of a card give the θ of all rows. If the preset and the seed give another
+    θ, the card was edited.
 
     Also returns True if the card has no preset or no seed, or if its θ version is not VERSION. The card of a replayed
     set has no preset if the original set had no card.

@@ -193,7 +193,7 @@ def find_store(ledger: Ledger) -> StorePath | None:
 
 
 def _compute_name(store: Path, key: bytes) -> str:
-    """Returns the name of the dataset in the file STORE_MARKER. Nobody can compute it without the key."""
+    """Returns the name of the dataset in the file STORE_MARKER. Nobody can compute the name without the key."""
     return hashlib.sha256(key + str(store).encode()).hexdigest()[:32]
 
 

@@ -321,7 +321,8 @@ def _convert_to_rgb(image: Image.Image) -> tuple[np.ndarray, str | None]:
 def _copy_samples(image: Image.Image) -> np.ndarray:
     """Returns the samples of an RGB picture, uint8 (H, W, 3).
 
-    Pillow shares its memory, which has 4 bytes for each pixel. Raises ValueError if the memory is not one block.
+    Pillow shares the memory of the picture, which has 4 bytes for each pixel. Raises ValueError if the memory is not
+    one block.
     """
     pixels = pa.array(image).values.to_numpy()
     return cv2.cvtColor(pixels.reshape(image.height, image.width, 4), cv2.COLOR_RGBA2RGB)

@@ -261,7 +261,7 @@ def _measure_within(vectors: np.ndarray) -> float:
 
 
 def _read_parts(ledger: Ledger) -> list[tuple[str, list[set[str]]]]:
-    """Returns the kind of each decision in force, and the present face ids of each of its parts."""
+    """Returns, for each decision in force, its kind and the current face ids of its parts."""
     finder = FaceFinder(ledger.read_rows(Face))
 
     def find_faces(part: tuple[FaceLocation, ...]) -> set[str]:

@@ -34,7 +34,7 @@ _PARTIAL = ("ClientPayloadError", "IncompleteReadError", "IncompleteRead", "Resp
 class StoreError(OSError):
     """A store did not read, list or write a file. The row of the file gets the reason `reason`.
 
-    `meaning` is the text of the error. Without it, the error has the text of MEANINGS.
+    `meaning` is the text of the error. Without `meaning`, the error has the text of MEANINGS.
     """
 
     def __init__(self, address: str, reason: str, meaning: str = "") -> None:

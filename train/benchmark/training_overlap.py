@@ -11,9 +11,9 @@ A set that was split by photos shares its people with the training on purpose. F
 pictures are compared. The faces of an imported set have no face ids, so only pictures and people are compared.
 
 In an imported set, the few photos of a person are often almost alike. A stranger who looks like one of these photos
-then looks like all of them. So the photos of the set do not confirm each other. Therefore the photos of both people
-must confirm that they are one person. LQ images of strangers are alike because they are blurred, so an LQ image without
-a target is compared only as a picture.
+then looks like all of them. So it is not enough that several photos of the set look like the stranger. The photos of
+both people must show that they are one person. LQ images of strangers are alike because they are blurred, so an LQ
+image without a target is compared only as a picture.
 """
 
 from __future__ import annotations
@@ -96,9 +96,9 @@ def find_training_overlap(
 
     `own` has the faces of the set, and `targets` are the face ids of its images, or their names in an imported set.
     `checkpoint_folder` is the folder that contains the folder `snapshot`. If there is no snapshot, nothing is compared.
-    `strangers_near_zero` is as in `FaceModels`. If it is True, the threshold for one person is calibrated on the faces
-    of the set and of the training together, because the threshold of a small set is too low for the many people of the
-    training. Raises BadInput if the snapshot cannot be read.
+    `strangers_near_zero` is as in `FaceModels`. If `strangers_near_zero` is True, the threshold for one person is
+    calibrated on the faces of the set and of the training together, because the threshold of a small set is too low for
+    the many people of the training. Raises BadInput if the snapshot cannot be read.
     """
     if not has_snapshot(checkpoint_folder):
         return TrainingOverlap(False, unchecked=[NO_SNAPSHOT])

@@ -126,8 +126,8 @@ def draw_identity_map(recipe: Recipe, seed: int, turn: int, face_id: str) -> np.
     """Returns the random map of the recognizer's crop in this turn (ours), an affine matrix, float32 (2,3).
 
     The matrix maps a point of the moved crop to a point of the plain crop. The corners of both crops are (-1,-1) and
-    (1,1). With J = `recipe.identity_jitter`, the crop moves by at most J of its side in x and in y. It turns by at most
-    2 J radians, and its scale is from exp(-J) to exp(J). Half of the crops are mirrored.
+    (1,1). With J = `recipe.identity_jitter`, the crop moves by at most J of its side in x and in y. The crop turns by
+    at most 2 J radians, and its scale is from exp(-J) to exp(J). Half of the crops are mirrored.
     """
     most = recipe.identity_jitter
     rng = make_generator(seed, "train", "identity", turn, face_id)

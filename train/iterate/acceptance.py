@@ -1,6 +1,7 @@
 """Decide which training targets are cleaned, and which cleaned versions are accepted. All bounds in this file are ours.
 
-The authors of IDM (arXiv 2307.08996) also clean their training images. Their abstract does not say which images.
+The authors of IDM (arXiv 2307.08996) also clean their training images. The abstract does not say which images they
+clean.
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ def clean_targets(
     targets: Sequence[str],
     progress: Progress = lambda *_: None,
 ) -> None:
-    """Restores each target that has a defect with the restorer of round `number`, and records each finished batch.
+    """Restores each target that has a defect, and records each finished batch. The restorer is that of round `number`.
 
     `run` is the folder of the round. `snapshot` has the training data of the round, including the references.
     """

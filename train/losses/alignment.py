@@ -1,6 +1,6 @@
 """Computes HonestFace's masked face alignment loss by a formula of ours.
 
-The loss is named in a figure of HonestFace's authors. We have not seen their formula.
+The loss is named in a figure of HonestFace's authors. We have not seen the authors' formula.
 
 The eyes, the nose and the mouth cover only a tenth of the image. If one of these parts is displaced a little, a mean
 over all pixels therefore hardly changes. The face alignment loss compares image gradients in the regions of the eyes,

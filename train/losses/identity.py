@@ -52,8 +52,8 @@ def identity_maps_loss(restored: Sequence[torch.Tensor], target: Sequence[torch.
     """Returns the mean distance between the feature maps of two batches of faces (ours): 0 for equal faces.
 
     `restored` and `target` have the same maps of a recognizer, each (B,C,h,w). At each position of a map, the two
-    vectors of C numbers are normalised. Half of their squared distance, which is 1 - cosine, is the distance at this
-    position. The loss is the mean over the positions, the faces and the maps.
+    vectors of C numbers are normalised. The distance at this position is half of the squared distance of the two
+    vectors, which is 1 - cosine. The loss is the mean over the positions, the faces and the maps.
     """
     means = []
     for ours, true in zip(restored, target, strict=True):

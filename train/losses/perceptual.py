@@ -1,8 +1,8 @@
 """Computes the perceptual distances LPIPS and DISTS from the layers of a VGG16. LPIPS also works with AlexNet.
 
 The package torchmetrics contains files with the learned weights of the layers. We do not use the modules of
-torchmetrics, for two reasons. Their constructors download the backbone. A call of a module compares only two images, so
-a loss with several references would run the restored image through the backbone once for each reference.
+torchmetrics, for two reasons. The constructors of these modules download the backbone. A call of a module compares only
+two images, so a loss with several references would run the restored image through the backbone once for each reference.
 """
 
 from __future__ import annotations

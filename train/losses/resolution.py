@@ -29,9 +29,9 @@ def limit_resolution(images: torch.Tensor, upsample: torch.Tensor, rows: torch.T
 
     Apply the function to the restored face and to its target. A loss between the two results then compares only the
     frequencies that the target really has. Let u be the factor. A pixel of the photo is an average over a square, which
-    has the variance u^2 / 12. Bilinear enlargement convolves with a triangle, which has the variance u^2 / 6. Both
-    together have u^2 / 4. The Gaussian has the variance (u^2 - 1) / 4 (ours), which is 0 for an image that was not
-    enlarged.
+    has the variance u^2 / 12. Bilinear enlargement convolves with a triangle, which has the variance u^2 / 6. The two
+    together have the variance u^2 / 4. The Gaussian has the variance (u^2 - 1) / 4 (ours), which is 0 for an image that
+    was not enlarged.
     """
     rows = find_enlarged(upsample) if rows is None else rows
     if not len(rows):

@@ -49,8 +49,8 @@ def describe_provenance(name: str, weights: Path | None, judge: FaceModels | Non
 
     The key `libraries` maps each package to its version, or to None if the package is not installed. The key `weights`
     lists the files, each with its name, its sha256, its licence, and `is_published`. `is_published` says whether the
-    file has the sha256 of the published file. It is None if we do not know that sha256. If the metric reads the judge,
-    the list also has the judge's files.
+    file has the sha256 of the published file. `is_published` is None if we do not know that sha256. If the metric reads
+    the judge, the list also has the judge's files.
     """
     packages = {package: find_version(package) for package in _PACKAGES.get(name, ())}
     files = [_describe_file(path) for path in find_weights(name, weights)]

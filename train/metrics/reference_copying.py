@@ -19,8 +19,8 @@ def copy_ratio(restored: np.ndarray, target: np.ndarray, references: Sequence[np
 
     The arguments are embeddings: results x (B, d), targets t (B, d), and references r, (K, d) for each image. Let s be
     the cosine. The ratio is the largest value of max(0, s(x, r) - max(s(x, t), s(t, r))) / (1 - s(t, r)) over the
-    references r, and at most 1. It is 0 if every reference is nearer to the target than to the result. A reference that
-    is the same image as the target is ignored. The ratio is NaN if no reference is left.
+    references r, and at most 1. The ratio is 0 if every reference is nearer to the target than to the result. A
+    reference that is the same image as the target is ignored. The ratio is NaN if no reference is left.
     """
     ratios = []
     for result, truth, own in zip(unit_rows(restored), unit_rows(target), references, strict=True):

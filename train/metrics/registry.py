@@ -132,8 +132,8 @@ METRICS: dict[str, Metric] = {
         "ours"),
     "id_references": Metric("identity to references", "", "", 4,
         "The value is the mean cosine between the judge's embeddings of the restored image and of each reference of "
-        "the person. ReFine calls the value IPS. Copying a reference raises the value, so read it together with the "
-        "identity to target",
+        "the person. ReFine calls the value IPS. Copying a reference raises the value, so read the value together with "
+        "the identity to target",
         "ReFine (IPS)", nan_reason="there is no reference"),
     "id_input": Metric("identity to input", "", "", 4,
         "The value is the cosine between the judge's embeddings of the restored image and of the LQ image. A restorer "
@@ -206,8 +206,8 @@ METRICS: dict[str, Metric] = {
         "The restored image is blurred by Gaussians with standard deviations from 0 to 4.5% of the side. The value is "
         "the PSNR over RGB in 8 bits between the LQ image and the blurred image that is nearest to it. The blur stands "
         "for the unknown degradation. Noise and JPEG blocks of the LQ image limit the value, equally for all "
-        "restorations of the image. A restorer that returns its input, or only blurs it, has a high value, so read it "
-        "together with the quality",
+        "restorations of the image. A restorer that returns its input, or only blurs it, has a high value, so read the "
+        "value together with the quality",
         "ours"),
     # --- copying ---
     "copy_ratio": Metric("copy ratio", "", "lower", 4,

@@ -232,7 +232,8 @@ class Restorer(nn.Module):
     def from_pretrained(cls, folder: Path, base_model: str | None = None) -> Restorer:
         """Returns the restorer of a checkpoint folder, or of the newest checkpoint in a RUN folder, in eval mode.
 
-        `base_model` is the folder or hub name of the diffusion model. If it is None, it is read from the checkpoint.
+        `base_model` is the folder or hub name of the diffusion model. If `base_model` is None, the name is read from
+        the checkpoint.
 
         Raises BadInput if `folder` has no checkpoint, a broken checkpoint, a dictionary of recipe vre, or only pickled
         weights, which are never read. Raises BadInput also if the base is missing, or is not the base of the training.
@@ -253,7 +254,9 @@ class Restorer(nn.Module):
         # Check that the base is the base that the training used.
         if config.base == "tiny" or config.stylegan is not None:
             if base_model not in (None, config.base):
-                raise BadInput(f"{folder} was trained on {config.base}, which needs no base: leave --base-model out.")
+                raise BadInput(
+                    f"{folder} was trained on the base {config.base}, a part of Likeness: leave --base-model out."
+                )
         else:
             base_model = base_model or (_find_own_base(folder) if config.base_model == OWN_BASE else config.base_model)
             config = replace(config, base_model=base_model)

@@ -135,7 +135,7 @@ def change_recipe(recipe: Recipe, place: str, path: str, value: Any) -> Recipe:
 def split_change(option: str, change: str) -> tuple[str, Any]:
     """Returns the path and the value of a text such as `loss.identity=2`.
 
-    The value is read as TOML. If it is not valid TOML, it is a text. Raises BadInput if the sign = is missing.
+    The value is read as TOML. A value that is not valid TOML is a text. Raises BadInput if the sign = is missing.
     """
     path, sign, text = change.partition("=")
     if not sign or not path.strip():

@@ -84,7 +84,8 @@ def _load(restorer: NodeRestorer) -> tuple[FaceRestorer, FaceModels, ReadOrigina
 
 
 def check_restorer(_: None, restorer: NodeRestorer, hashes: dict[str, str]) -> None:
-    """Loads the restorer on a node. Raises BadInput if its files there differ from the driver's files."""
+    """Loads the restorer on a node. Raises BadInput if the files of the restorer on the node differ from the driver's
+    files."""
     there = hash_restorer(restorer, _load(restorer)[1])
     if different := [name for name in hashes if there.get(name) != hashes[name]]:
         raise BadInput(
@@ -170,7 +171,7 @@ def restore_on_cluster(
     batches: FaceBatches,
     finished: dict[int, RestoredPhoto],
 ) -> Generator[None]:
-    """Restores photos on a cluster. Apart from that, does what `restore_in_batches` does.
+    """Restores photos on a cluster. The results are the same as those of `restore_in_batches`.
 
     If a node used smaller batches, because its memory was too small, `batches` gets the smallest size of a node.
     """

@@ -77,9 +77,9 @@ def select_rows_to_search(faces: Sequence[Face], vectors: np.ndarray, sets: np.n
     `read_earlier_sets` returns them.
 
     The rows are those of the new faces, and those of each set in which a new face may push a copy out of a list of
-    nearest faces. All other faces in the photos of these faces are added, and then the sets of the added faces. This is
-    repeated until no face is added. The reason is that copies of one face in two photos can show that other faces of
-    the two photos are also copies (companions.py).
+    nearest faces. All other faces in the photos of these faces are added, and then the sets of the added faces. The two
+    additions are repeated until no face is added. The reason is that copies of one face in two photos can show that
+    other faces of the two photos are also copies (companions.py).
     """
     n, new, known = len(faces), np.flatnonzero(sets < 0), np.flatnonzero(sets >= 0)
     _, first, photo = np.unique([face.photo_id for face in faces], return_index=True, return_inverse=True)

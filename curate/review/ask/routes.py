@@ -1,4 +1,5 @@
-"""The page of questions. It asks the question whose answer is expected to correct the most wrong pairs of faces."""
+"""The page of questions. The page asks the question whose answer is expected to correct the most wrong pairs of
+faces."""
 
 from __future__ import annotations
 

@@ -137,7 +137,8 @@ def place_faces(embeddings: np.ndarray, report: Report = lambda *_: None) -> np.
 
 
 def _project(embeddings: np.ndarray) -> np.ndarray:
-    """Returns the two principal components of the embeddings, float64 (n, 2). Their signs are the same on every run."""
+    """Returns the two principal components of the embeddings, float64 (n, 2). The signs of the components are the same
+    on every run."""
     n, d = embeddings.shape
     if n == 0:
         return np.zeros((0, 2))

@@ -35,7 +35,7 @@ def encode_file(path: Path, side: int | None = None) -> bytes | None:
 
 
 def encode_bytes(data: bytes, side: int | None = None) -> bytes | None:
-    """Returns the picture in the bytes of a file as PNG, or None if the bytes cannot be decoded.
+    """Decodes the bytes of a picture file and returns the picture as PNG, or None if the bytes cannot be decoded.
 
     See `encode_file` for `side`.
     """

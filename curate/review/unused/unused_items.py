@@ -71,7 +71,7 @@ _FILE_ADVICE = "Likeness could not read these files. Repair or convert a file, a
 
 @dataclass(frozen=True)
 class Reason:
-    """A tab of the page. It lists the items of one kind that are not used because of the same reason."""
+    """A tab of the page. The tab lists the items of one kind that are not used because of the same reason."""
 
     kind: str
     code: str  # the reason as the ledger records it

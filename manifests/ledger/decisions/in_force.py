@@ -117,7 +117,7 @@ def find_undos(decisions: Iterable[Decision]) -> dict[int, int]:
 def find_takers(decisions: Sequence[Decision]) -> dict[int, list[int]]:
     """Returns a dict that maps the number of a decision to the numbers of the decisions that took its effects back.
 
-    The dict has only decisions that lost all their effects in this way. It has no undone decisions.
+    The dict has only decisions that lost all their effects in this way. The dict has no undone decisions.
     """
     in_force = select_in_force(decisions)
     active = {one.number for one in select_active(in_force)}

@@ -60,7 +60,7 @@ class _Field:
 def read_photo_date(image: Image.Image, exif: Image.Exif, xmp: bytes) -> PhotoDate:
     """Returns the date of an open picture.
 
-    `exif` and `xmp` are its EXIF block and its XMP packet. Both may be empty.
+    `exif` and `xmp` are its EXIF block and its XMP packet. The block and the packet may be empty.
     """
     names = (_to_text(_read_tag(exif, tag)) for tag in _CAMERA)
     camera = " ".join(name for name in names if name)[:_MAX_MODEL] or None

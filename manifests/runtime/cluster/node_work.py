@@ -135,7 +135,7 @@ def _check_stores(places: Sequence[Sequence[StorePath]]) -> None:
 def _find_store_error(path: StorePath) -> str | None:
     """Returns a sentence if this node cannot read a file, or cannot list a folder.
 
-    One byte of a file is read, because a store can allow to list a file and not to read it.
+    One byte of a file is read, because a store can let us list a file and still refuse to send the file.
     """
     try:
         if not path.fetch_facts().is_folder:

@@ -1,4 +1,4 @@
-"""The functions that call Ray. They run in the process that uses Ray (`ray_process.py`)."""
+"""The functions that call Ray. These functions run in the process that uses Ray (`ray_process.py`)."""
 
 from __future__ import annotations
 

@@ -68,8 +68,8 @@ def toy_dataset(folder: Path, faces: int = 10) -> Path:
 
 
 def contents(dataset: Path, lq_set: str = SET) -> tuple[dict[str, str], list, list]:
-    """Returns the SHA-256 of each file of a frozen set, the rows of all images, and a list of two: the rows of the
-    stage `degrade`, without times, and the rows of the table `splits`."""
+    """Returns what a frozen set consists of: the SHA-256 of each file, the rows of all images, and a list. The list has
+    the rows of the stage `degrade` without their times, and the rows of the table `splits`."""
     files = {path.name: sha256_file(path) for path in (dataset / "lq" / lq_set).iterdir()}
     with Ledger.open(dataset) as ledger:
         rows = ledger.read_table("degradations").rows()

@@ -168,7 +168,8 @@ def _fuse(s: State, name: str, decoded: torch.Tensor, encoded: torch.Tensor) -> 
 
 
 def generate(s: State, images: torch.Tensor, identity: torch.Tensor) -> torch.Tensor:
-    """Returns the restored images (B,3,64,64). `images` are LQ and warped reference (B,6,64,64). All are in -1..1."""
+    """Returns the restored images (B,3,64,64). `images` (B,6,64,64) has the three channels of the LQ image, and then
+    the three channels of the warped reference. All are in -1..1."""
     maps = [_leak(_conv(s["encoder.conv1.0.weight"], images), s["encoder.conv1.1.bias"])]
     for n in range(4):
         blurred = _resample(maps[0], s[f"encoder.convs.{n}.0.kernel"], 1, 1, 2, 2)

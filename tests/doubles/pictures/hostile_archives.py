@@ -54,7 +54,7 @@ def tarred(members: list[tuple[str | tarfile.TarInfo, bytes]], form: int = tarfi
 
 
 def header(name: str, kind: bytes, size: int, link: str = "") -> bytes:
-    """Returns a tar header with this name, type, size and link. The values need not be true."""
+    """Returns a tar header with this name, type, size and link. The values may contradict the member that follows."""
     info = tarfile.TarInfo(name)
     info.type, info.size, info.linkname = kind, size, link
     return info.tobuf(tarfile.GNU_FORMAT)
@@ -80,8 +80,8 @@ def central(data: bytes, at: int, value: bytes, number: int = 0) -> bytes:
 def archives(save: Callable[..., object], rng: np.random.Generator, photo: Photo) -> bytes:
     """Writes all archives, and returns one good zip file.
 
-    `save` also gets the allowed reasons of each archive. These are the reasons for the row of the archive itself, and
-    not for the rows of its members.
+    `save` also gets the allowed reasons of each archive. The reasons belong to the row of the archive itself, and not
+    to the rows of its members.
     """
     good = zipped([("folder/", b""), ("folder/a.png", photo()), ("letter.txt", b"Dear photograph")])
     zips(save, photo, good)

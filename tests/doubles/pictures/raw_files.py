@@ -49,7 +49,7 @@ def _picture_tags(samples: np.ndarray, at: int, photometric: int, kind: int) -> 
 
 
 def with_preview(preview: np.ndarray, full: np.ndarray, is_dng: bool, orientation: int = 1) -> bytes:
-    """Returns a TIFF. Its first IFD is `preview`, RGB uint8, and the SubIFD of this IFD is `full`.
+    """Returns a TIFF. The first IFD of the file is `preview`, RGB uint8, and the SubIFD of this IFD is `full`.
 
     If `is_dng` is True, `full` contains uint16 Bayer samples (RGGB).
     """

@@ -124,7 +124,7 @@ def test_wrong_input_is_one_sentence(run: Path, tmp_path: Path) -> None:
     for words, reason in (
         (("--run", "osdface:weights", "--out", out), "weights that others released: share the files of their authors"),
         (("--run", run, "--out", out, "--precision", "int8"), "is for --format onnx: leave --precision out"),
-        (("--run", run, "--out", out, "--base-model", "sd"), "needs no base: leave --base-model out"),
+        (("--run", run, "--out", out, "--base-model", "sd"), "a part of Likeness: leave --base-model out"),
         (("--run", run, "--out", full), "is not empty: give a new or an empty folder"),
         (("--run", tmp_path / "nothing", "--out", out), "contains no checkpoint"),
     ):

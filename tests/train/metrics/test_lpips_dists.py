@@ -1,4 +1,4 @@
-"""Compares LPIPS and DISTS with torchmetrics. Both use the same random backbones."""
+"""Compares LPIPS and DISTS with torchmetrics. Likeness and torchmetrics use the same random backbones."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Tests that our calls of pyiqa give the same values as direct calls. Both use the same random weights. Needs the
-package pyiqa."""
+"""Tests that our calls of pyiqa give the same values as direct calls. The two kinds of calls use the same random
+weights. Needs the package pyiqa."""
 
 from __future__ import annotations
 

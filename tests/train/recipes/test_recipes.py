@@ -134,9 +134,9 @@ def test_two_steps_in_one_go_are_two_steps_with_a_rest_and_restore(
 
 
 def finding(recognizer: Path) -> FaceModels:
-    """Returns face models with the given recognizer. They find one face in every picture.
+    """Returns face models with the given recognizer. The models find one face in every picture.
 
-    Its landmarks are those of the template, moved by a pixel.
+    The landmarks of the face are those of the template, moved by a pixel.
     """
 
     def detect(image: np.ndarray) -> list[Detection]:

@@ -20,7 +20,7 @@ _ALIGNMENT = 64  # bytes
 class PictureFile:
     """Keeps arrays in a temporary file that has no name and disappears when the process ends.
 
-    An array that `keep` returns is read-only. Its values are read from the file when they are used.
+    An array that `keep` returns is read-only. The values of the array are read from the file when they are used.
     """
 
     def __init__(self) -> None:

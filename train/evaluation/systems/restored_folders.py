@@ -78,7 +78,7 @@ def keep_common_cases(
             lacking |= reasons
     kept = tuple(case for case in cases if case.face_id not in lacking)
     if not kept:
-        raise BadInput("No image is in all folders of --restored. Give folders that have common images.")
+        raise BadInput("No image is in all folders of --restored. Give folders that have at least one image in common.")
     return kept
 
 

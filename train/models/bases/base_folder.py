@@ -90,7 +90,7 @@ def check_base(
 
 
 def load_base(base_model: str) -> tuple[Any, Any]:
-    """Returns the UNet and the VAE of a base in float32. Raises BadInput if one of them cannot be loaded."""
+    """Returns the UNet and the VAE of a base in float32. Raises BadInput if the UNet or the VAE cannot be loaded."""
     vae = VAES[_vae_config(base_model)["_class_name"]]
     return _loaded(UNet2DConditionModel, base_model, "unet"), _loaded(vae, base_model, "vae")
 

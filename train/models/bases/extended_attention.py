@@ -32,8 +32,8 @@ class Extension:
 
     `reference_unet` is the UNet through which the references pass. If `reference_unet` is None, the references pass
     through `unet`. With `adain`, the values of each reference are scaled and shifted to the statistics of the LQ
-    latent's values. With `reads_input`, the LQ latent also attends to its own keys. Without `reads_input`, it does so
-    only if the image has no references.
+    latent's values. With `reads_input`, the LQ latent also attends to its own keys. Without `reads_input`, the LQ
+    latent attends to its own keys only if the image has no references.
     """
 
     def __init__(self, unet: Any, reference_unet: Any = None, *, adain: bool = True, reads_input: bool = True) -> None:

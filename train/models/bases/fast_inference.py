@@ -1,4 +1,4 @@
-"""Makes a restorer on a diffusion base faster on a CPU. Its results change only by rounding.
+"""Makes a restorer on a diffusion base faster on a CPU. The results of the restorer change only by rounding.
 
 benchmarks/osdface_speed.py measures the time and the change of the results.
 """
@@ -32,7 +32,8 @@ def speed_up(model: Any, bfloat16: bool = False) -> None:
       (train/models/bases/joined_upsampling.py).
     - The residual blocks of the VAE reuse the memory of their maps.
     - In float32, the other 3 x 3 convolutions with many channels are computed by Winograd's algorithm.
-    - In bfloat16, the weights of the UNet and the VAE are converted once. Autocast would convert them in each call.
+    - In bfloat16, the weights of the UNet and the VAE are converted once. Autocast would convert the weights in each
+      call.
     - The VAE and the embedder get the memory format channels_last. The UNet gets this format only in bfloat16,
       because in float32 the format makes the UNet slower.
     """

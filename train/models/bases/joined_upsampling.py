@@ -2,8 +2,8 @@
 
 After the doubling, the nine weights of the kernel are applied to only 2 x 2 different pixels. Each of the four phases
 of the output (even or odd row, even or odd column) is therefore a convolution of the input with a 2 x 2 kernel, whose
-weights are sums of the nine weights. This needs 4/9 of the multiplications. The four phases are computed as one
-convolution.
+weights are sums of the nine weights. The four small convolutions need 4/9 of the multiplications. The four phases are
+computed as one convolution.
 """
 
 from __future__ import annotations

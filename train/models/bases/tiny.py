@@ -1,4 +1,4 @@
-"""Defines the base `tiny`: a small UNet on a latent that loses no information. It needs no download."""
+"""Defines the base `tiny`: a small UNet on a latent that loses no information. The base `tiny` needs no download."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Defines the small UNet of base `tiny`, made of blocks from diffusers. It has weights only for the parts that the
-recipe names."""
+"""Defines the small UNet of base `tiny`, made of blocks from diffusers. The UNet has weights only for the parts that
+the recipe names."""
 
 from __future__ import annotations
 

@@ -171,8 +171,8 @@ def add_maps(network: fx.GraphModule, size: int) -> fx.GraphModule:
 class Float32Conv(nn.Module):
     """Runs a convolution in float32, also under autocast.
 
-    It is for depthwise convolutions with a stride. On a CPU, their backward pass takes ten times as long in bf16 as in
-    float32 (measured with torch 2.11).
+    The class is for depthwise convolutions with a stride. On a CPU, their backward pass takes ten times as long in bf16
+    as in float32 (measured with torch 2.11).
     """
 
     def __init__(self, convolution: nn.Conv2d) -> None:

@@ -88,8 +88,8 @@ class Dictionary(nn.Module):
         LQ autoencoder. `pairs` has the reconstructions and the inputs.
 
         Without `target`, each vector of the LQ face is replaced by the nearest HQ code, and the HQ decoder makes
-        `image` from these codes (ours). This is possible because the association loss makes LQ vectors similar to HQ
-        vectors.
+        `image` from these codes (ours). The replacement works because the association loss makes LQ vectors similar to
+        HQ vectors.
         """
         # Resize the LQ faces to the embedder's input size, map them to -1..1, and encode them to vectors (B,dim,s,s).
         small = self._sized(lq)

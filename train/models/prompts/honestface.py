@@ -1,9 +1,9 @@
 """Defines HonestFace's identity embedder, as the pipeline figure of its authors shows it.
 
 The figure shows two branches. A face identity encoder computes the tokens p_F from the references. A facial feature
-extractor computes the tokens p_I from the references and the LQ face. Both are fused with p_L, the prompt of OSDFace's
-embedder, into one prompt. We have not seen the networks of the branches. All networks, all numbers and the fusion in
-this file are therefore ours.
+extractor computes the tokens p_I from the references and the LQ face. These tokens and p_I are fused with p_L, the
+prompt of OSDFace's embedder, into one prompt. We have not seen the networks of the branches. All networks, all numbers
+and the fusion in this file are therefore ours.
 """
 
 from __future__ import annotations

@@ -39,7 +39,8 @@ class VQ(nn.Module):
         return self.quant_conv(self.encoder(image))
 
     def decode(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Returns the image (B,3,S,S) of vectors (B,dim,s,s). Its values are about -1 to 1, and are not clamped."""
+        """Returns the image (B,3,S,S) of vectors (B,dim,s,s). The values of the image are about -1 to 1, and are not
+        clamped."""
         assert self.decoder is not None
         return self.decoder(vectors)
 

@@ -69,8 +69,8 @@ def load_instantrestore(source: Path, base_model: str, seed: int = 0) -> Restore
     `source` is as in `find_checkpoint`. `base_model` is the folder or hub name of sd-turbo. The restorer computes in
     float32, and draws its noise from `seed`. The authors compute in float16, without a seed.
 
-    Do not save this restorer. Its adapters are merged into the frozen weights, which a checkpoint does not contain.
-    Raises BadInput if a file is missing, contains code, has another layout or does not fit the base.
+    Do not save this restorer. The adapters of the restorer are merged into the frozen weights, which a checkpoint does
+    not contain. Raises BadInput if a file is missing, contains code, has another layout or does not fit the base.
     """
     file = find_checkpoint(Path(source))
     recipe = replace(find_recipe("instant", DIFFUSION), lora_rank=0)

@@ -2,9 +2,9 @@
 
 FOLDER contains three files with the authors' names:
 
-`pytorch_lora_weights.safetensors` has the adapters of the UNet. Their alpha is their rank, so their scale is 1.
-`embedding_change_weights.pth` has the projection of the embedder.
-`associate_2.ckpt` is a Lightning checkpoint. Only its tensors with the prefix `vqvae_LQ.` are read.
+`pytorch_lora_weights.safetensors` has the adapters of the UNet. The alpha of the adapters is their rank, so their scale
+is 1. `embedding_change_weights.pth` has the projection of the embedder. `associate_2.ckpt` is a Lightning checkpoint.
+Only its tensors with the prefix `vqvae_LQ.` are read.
 
 All sizes follow from the shapes of the tensors. `read_tensors` reads the pickled files without running their code.
 """
@@ -84,9 +84,9 @@ def load_osdface(folder: Path, base_model: str) -> Restorer:
 def read_adapters(file: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """Returns the LoRA matrices of each adapted module of the UNet: down (r, in, ...) and up (out, r, ...).
 
-    In the file, they are named lora_A and lora_B as in peft, or lora.down and lora.up as in diffusers. The prefix
-    `unet.` is optional. Raises BadInput if a name has another form, if one of the two matrices is missing, or if their
-    ranks differ.
+    In the file, the adapters are named lora_A and lora_B as in peft, or lora.down and lora.up as in diffusers. The
+    prefix `unet.` is optional. Raises BadInput if a name has another form, if one of the two matrices is missing, or if
+    their ranks differ.
     """
     try:
         tensors = load_file(file)
@@ -180,9 +180,9 @@ def read_tensors(file: Path, inside: str | None = None) -> dict[str, torch.Tenso
 
     `inside` is the key of the state dict, or None if the whole file is the state dict.
 
-    No code of the file runs. First, torch.load tries to read the file with weights_only=True. This fails for old
-    Lightning files, because they contain other classes than tensors. Such a file is read by our own unpickler, which
-    rebuilds tensors and replaces every other class or function by a placeholder that does nothing.
+    No code of the file runs. First, torch.load tries to read the file with weights_only=True. The attempt fails for old
+    Lightning files, because these files contain other classes than tensors. Such a file is read by our own unpickler,
+    which rebuilds tensors and replaces every other class or function by a placeholder that does nothing.
     """
     try:
         try:

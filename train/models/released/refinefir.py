@@ -33,9 +33,9 @@ _LEVEL = re.compile(r"encoder\.convs\.(\d+)\.1\.weight")
 def load_refinefir(folder: Path, shape: StyleganConfig = REFINEFIR, encoder: IrSeShape = IR_SE50) -> Restorer:
     """Returns a restorer with ReFineFIR's released weights in `folder`, in eval mode.
 
-    The restorer needs one reference for each face. Its argument `references` has the warped references. Its argument
-    `embeddings` has the embeddings of the unwarped references, computed by the restorer's own `identity_encoder`.
-    Raises BadInput if a file is missing or broken, contains code, or has another size or layout.
+    The restorer needs one reference for each face. The restorer's argument `references` has the warped references. The
+    argument `embeddings` has the embeddings of the unwarped references, computed by the restorer's own
+    `identity_encoder`. Raises BadInput if a file is missing or broken, contains code, or has another size or layout.
     """
     folder = Path(folder)
     for name in (GENERATOR, ENCODER):

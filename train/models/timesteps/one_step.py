@@ -57,8 +57,8 @@ def signal_share(timestep: int | torch.Tensor) -> float | torch.Tensor:
 def clean_from_noise(z: torch.Tensor, noise: torch.Tensor, timestep: int | torch.Tensor) -> torch.Tensor:
     """Returns x0 = (z - sqrt(1 - a) eps) / sqrt(a), where a is alpha-bar at `timestep`, and eps is `noise`.
 
-    The formula is OSDFace's step (infer.py), where z is the LQ latent. It is computed in float32 at least, even if the
-    UNet ran in bf16. OSDFace computes it in float64.
+    The formula is OSDFace's step (infer.py), where z is the LQ latent. The formula is computed in float32 at least,
+    even if the UNet ran in bf16. OSDFace computes the formula in float64.
     """
     share, precise = signal_share(timestep), torch.promote_types(z.dtype, torch.float32)
     z, noise = z.to(precise), noise.to(precise)

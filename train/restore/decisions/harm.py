@@ -29,7 +29,7 @@ DISAGREES = "disagrees"
 
 @dataclass(frozen=True)
 class HarmLimits:
-    """Holds the thresholds for a restored face. All of them are ours; see the docstring of this file."""
+    """Holds the thresholds for a restored face. All thresholds are ours; see the docstring of this file."""
 
     # A face with at least this fineness is already sharp, if its crop covers as many photo pixels as the restorer
     # writes. Most sharp photos have .30 or more. Of the 67 faces in the photos of benchmarks/real_photos.py, 66 have

@@ -1,7 +1,7 @@
 """Computes how the pixels of a photo change when a restored face is pasted into the photo.
 
 The difference between the network's output and input is added to the photo. The photo therefore keeps its own detail,
-even if that is too fine for the network's size. If the network changes nothing, no pixel of the photo changes.
+also detail that is too fine for the size of the network. If the network changes nothing, no pixel of the photo changes.
 """
 
 from __future__ import annotations

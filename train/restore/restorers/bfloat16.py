@@ -1,7 +1,7 @@
 """Decides whether a restorer on a CPU computes in bfloat16 if the user does not choose a precision.
 
-The decision depends only on the CPU and on the restorer. It does not depend on the photos or on a measured time, so the
-same command gives the same bytes on the same machine.
+The decision depends only on the CPU and on the restorer, and not on the photos or on a measured time. The same command
+therefore gives the same bytes on the same machine.
 """
 
 from __future__ import annotations

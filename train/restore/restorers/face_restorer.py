@@ -61,6 +61,6 @@ def load_restorer_faces(facts: Mapping[str, Any], spec: str | None, device: str 
     if models.recognizer_sha256() != recorded["sha256"]:
         raise BadInput(
             f"This restorer was trained with the recognizer of {recorded['spec']}, but {models.spec} contains a "
-            "different recognizer: give the folder of the recognizer from training with --faces."
+            "different recognizer: give --faces with the folder of the recognizer that the training used."
         )
     return models

@@ -23,8 +23,8 @@ def open_restorer(
     """Returns the restorer for `restore`.
 
     `checkpoint`, `base_model`, `steps` and `seed` are as in `load_restorer` (train/restore/restorers/load_restorer.py),
-    and `precision` and `say` are as in `choose_precision`. `device` is cpu or cuda. If it is None, a restorer of torch
-    uses the GPU if there is one. Raises BadInput if the restorer cannot be loaded with these arguments.
+    and `precision` and `say` are as in `choose_precision`. `device` is cpu or cuda. If `device` is None, a restorer of
+    torch uses the GPU if there is one. Raises BadInput if the restorer cannot be loaded with these arguments.
     """
     check_precision(precision)
     if str(checkpoint).startswith(ONNX):

@@ -19,7 +19,8 @@ shared = pytest.mark.skipif(not PACK.is_dir(), reason=f"{PACK} is not there")
 class OneFace:
     """Acts as a detector network that has nine outputs and finds one face.
 
-    The face is found at row 3 and column 5 of the grid with stride 8. Its box reaches 16 px to each side of this place.
+    The face is found at row 3 and column 5 of the grid with stride 8. The box of the face reaches 16 px to each side of
+    this place.
     """
 
     def __init__(self, shape: list) -> None:

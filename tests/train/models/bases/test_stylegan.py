@@ -187,7 +187,7 @@ def test_a_restorer_on_this_base_is_saved_and_loaded(tmp_path: Path) -> None:
     images = torch.cat([2 * lq[:1] - 1, 2 * reference[:1, 0] - 1], 1)
     expected = (model.base.generator(images, embedding[:1, 0]) + 1) / 2
     assert restored[:1].allclose(expected.clamp(0, 1), atol=1e-5)
-    with pytest.raises(BadInput, match="trained on stylegan, which needs no base"):
+    with pytest.raises(BadInput, match="trained on the base stylegan, a part of Likeness"):
         Restorer.from_pretrained(tmp_path, "sd21")
 
 

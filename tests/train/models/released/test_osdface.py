@@ -53,7 +53,7 @@ def embedder_state() -> State:
 def lightning(state: State) -> dict[str, Any]:
     """Returns a checkpoint with the tensors of `state` and with tensors that must not be read.
 
-    The latter are from the decoder, the HQ autoencoder and the discriminator.
+    The other tensors are from the decoder, the HQ autoencoder and the discriminator.
     """
     others = {name: torch.randn(2) for name in ("vqvae.encoder.conv_in.weight", "vqvae_LQ.decoder.conv_in.bias")}
     others |= {"vqvae_LQ.post_quant_conv.bias": torch.randn(2), "loss.discriminator.weight": torch.randn(2)}

@@ -87,7 +87,7 @@ def test_only_the_face_changes(scale: float, degrees: float, x: float, y: float)
 
 
 def test_detail_above_the_networks_size_is_carried_over() -> None:
-    """Tests a photo with stripes of one pixel. The crop is too small to show them.
+    """Tests a photo with stripes of one pixel, in which the crop is too small to show the stripes.
 
     The double of the network adds a coarse pattern. The result must have the stripes and the pattern.
     """

@@ -92,7 +92,7 @@ def to_planes(crops: np.ndarray) -> np.ndarray:
 
 def _open(path: Path) -> Callable[[Part, Mapping[str, np.ndarray]], Values]:
     """Returns a function that runs the ONNX file `path`. The function gets a part, and the inputs and the values of the
-    earlier parts. It returns the values that the part writes."""
+    earlier parts. The function returns the values that the part writes."""
     try:
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises classes of its own, which have no common base
