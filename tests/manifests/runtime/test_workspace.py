@@ -2,6 +2,7 @@
 
 import errno
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,6 +26,22 @@ def test_a_file_larger_than_the_limit_allows_is_written_and_read_within_the_limi
     rows = np.random.default_rng(0).integers(0, len(array), 5000)
     assert np.array_equal(workspace.read_rows(array, rows)[:, 7], rows)
     assert measure_process() < limit
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux resets the peak memory of a process")
+def test_a_few_rows_from_everywhere_in_a_file_are_read_within_the_limit(tmp_path):
+    limit = measure_process() + 60 * MIB
+    workspace = Workspace(limit, tmp_path)
+    array = workspace.make_array((400 * 1024, 256), np.float32)  # 400 MiB
+    for begin in range(0, len(array), 1024):
+        array[begin : begin + 1024] = np.arange(begin, begin + 1024)[:, None]
+        workspace.trim()
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak memory
+    for count in (300, 600, 3000):
+        rows = np.random.default_rng(count).integers(0, len(array), count)
+        assert np.array_equal(workspace.read_rows(array, rows)[:, 7], rows)
+    status = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+    assert int(status["VmHWM"].split()[0]) * 1024 < limit
 
 
 @pytest.mark.parametrize("memory", [None, 1])
