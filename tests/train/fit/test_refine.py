@@ -129,7 +129,9 @@ def test_every_loss_of_a_step_by_hand(faces: Snapshot, weights: Path) -> None:
     # The generator gets the gradient of the total loss, and its norm is not clipped.
     (parameter,) = (p for name, p in model.named_parameters() if name.endswith("decoder.conv1.conv.weight"))
     (gradient,) = torch.autograd.grad(total, parameter)
-    torch.testing.assert_close(parameter.grad, gradient, rtol=1e-2, atol=1e-3 * gradient.abs().max().item())
+    assert parameter.grad is not None
+    # A rounding can move a single value over the kink of a ReLU, so the whole gradients are compared.
+    assert float((parameter.grad - gradient).norm()) < 5e-3 * float(gradient.norm())
 
     # The discriminator gets gradients only from its own loss. It judges true and restored faces in two calls.
     last = {name: judged[name].requires_grad_() for name in ("final_linear.1.weight", "convs.0.0.weight")}
