@@ -11,8 +11,9 @@ near-copies of another face. Three in ten photos show a second person.
 A process of its own writes the faces of each size to a file, and another process maps the file into its memory and
 groups the faces. The peak memory is measured from outside this process, and includes the pages of the file. At 10^5
 faces, the exact neighbour graph and the approximate search are compared. For the sizes of --graphs, only the neighbour
-graph is made. The recall of a graph is measured on 10,000 faces: it is the share of the true neighbours with a cosine
-of .42, .55 and .60 or more that the search finds.
+graph is made. The recall of a graph is measured on 10,000 faces. The true neighbours of a face are the faces whose
+cosine to it is at least .42, .55 or .60. For each of the three limits, the recall is the share of the true neighbours
+that the search finds.
 
 With --memory, the faces are grouped within a limit of the memory, as with `likeness curate --memory`, and the result is
 printed and not kept.

@@ -171,7 +171,8 @@ def _scan_files(
 
 
 def _has_other_members(uri: str, earlier: _Earlier, names: _Names) -> bool:
-    """Returns whether the rules now leave out other members of an archive than the rules of the last scan did."""
+    """Returns whether the rules now leave out a known member of an archive that the last scan read, read one that the
+    last scan left out, or leave one out for another reason."""
     for member in earlier.members_of.get(uri, ()):
         reason = earlier.files[member].reason
         if names.find_reason(member) != (reason if reason in LEFT_OUT else None):

@@ -69,7 +69,7 @@ def select_best_versions(ledger: Ledger, iteration: str, before: int | None = No
 def find_stray_versions(ledger: Ledger) -> list[CleanedVersion]:
     """Returns the rows of the accepted versions of faces outside the training split.
 
-    The returned rows are changed copies: their status is dropped, and they have no sha256.
+    In the returned rows, `status` is "dropped", `reason` is NOT_IN_TRAIN and `sha256` is None. The ledger is unchanged.
     """
     return [
         replace(CleanedVersion(**row), sha256=None, status="dropped", reason=NOT_IN_TRAIN)

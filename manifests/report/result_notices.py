@@ -180,7 +180,8 @@ def list_counterweights(result: Result) -> tuple[str, ...]:
 
 
 def _explain_copying(result: Result) -> list[str]:
-    """Returns a notice if the result has IPS, but has no targets or lacks one of `list_counterweights`."""
+    """Returns a notice if a result with references has IPS, but has no targets or lacks a metric of
+    `list_counterweights`."""
     missing = [name for name in list_counterweights(result) if name not in result["metrics"]]
     if IPS not in result["metrics"] or not result.get("with_references", True):
         return []

@@ -86,7 +86,7 @@ FLAGS = {
         "The filters that drop unusable faces: default, strict, hq256, hq512, keep-outside, or a TOML file",
     ),
     "--min-inter-ocular": ("PIXELS", "The smallest distance between the eyes of a usable face"),
-    "--min-face": ("PIXELS", "The smallest distance between the eyes of the faces to look for in large photos"),
+    "--min-face": ("PIXELS", "The smallest faces to search for in large photos, as the distance between the eyes"),
     "--labels": (
         "LABELS",
         "The labels: folder or FILE.csv (these change groups), or hint, hint:FILE.csv or metadata (these do not)",

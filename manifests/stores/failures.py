@@ -77,7 +77,7 @@ def explain_error(error: Exception) -> tuple[str, bool]:
 
 
 def describe_error(address: str, reason: str, error: Exception) -> str:
-    """Returns the text for the user about a request that failed. Returns "" if MEANINGS has this text.
+    """Returns the text for the user about a request that failed, or "" if the text of MEANINGS for `reason` is enough.
 
     The texts of the libraries' errors may contain the address with its secrets, so only names of classes and codes are
     used.

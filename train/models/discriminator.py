@@ -177,7 +177,7 @@ class FaceDiscriminator(nn.Module):
     ) -> torch.Tensor:
         """Returns logits (B,1) for images (B,3,S,S) in 0..1. `latent`, `prompt` and `timestep` are not used.
 
-        The network compares the images of one call, so with `halves` the two halves are judged in two calls.
+        The network compares the images of one call with each other. With `halves`, each half gets a separate call.
         """
         parts = (2 * image - 1).chunk(2 if halves else 1)
         return torch.cat([self.network(part) for part in parts])

@@ -295,7 +295,7 @@ def find_recipe(name: str, base: str | None = None) -> Recipe:
 
 
 def _find_unet_sizes(base: str) -> dict[str, Any]:
-    """Returns the fields of Recipe whose values depend on the base, TINY or DIFFUSION."""
+    """Returns the fields of Recipe whose values depend on the base. `base` is TINY or DIFFUSION."""
     size, factor, channels, references, refine, rank, images, batch, rate, warmup, decay, cooldown, clip, ema = _BASES[
         base
     ]

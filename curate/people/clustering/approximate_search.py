@@ -120,8 +120,8 @@ def _make_index(embeddings: np.ndarray, order: np.ndarray, workspace: Workspace)
 def _make_rotation(d: int) -> faiss.LinearTransform:
     """Returns a random rotation of d dimensions, computed with the method of Gram and Schmidt.
 
-    faiss.RandomRotationMatrix uses LAPACK, whose last bits depend on the number of threads. The index, and therefore
-    the neighbours, would also depend on the number of threads.
+    faiss.RandomRotationMatrix uses LAPACK. The last bits of LAPACK's results depend on the number of threads, so the
+    index and the neighbours would also depend on the number of threads.
     """
     rows = np.random.default_rng(1).normal(size=(d, d))
     for i in range(d):

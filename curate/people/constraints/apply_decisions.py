@@ -95,9 +95,9 @@ def _join_blocks(labels: np.ndarray, blocks: _RowsByNumber) -> np.ndarray:
 def _assign_owners(labels: np.ndarray, links: Links, blocks: _RowsByNumber, before: Sequence[str | None]) -> np.ndarray:
     """Returns the owner of each face, int64 (n,). Faces with different owners must not be in one group.
 
-    An owner is a number. In an exclusive block, the owner of every face is the number of the block. In the group of a
-    locked identity, the owner of a face that belonged to a different identity before is a number from n upwards. A face
-    with the owner -1 may be in any group.
+    An owner is a number. In an exclusive block, the owner of every face is the number of the block. A face in the group
+    of a locked identity may have belonged to a different identity before. The owner of such a face is a number from n
+    upwards. A face with the owner -1 may be in any group.
     """
     n, block = len(labels), links.block
     owner = np.where(np.isin(block, sorted(links.exclusive)), block, -1)

@@ -128,8 +128,9 @@ def cut_group(
 ) -> None:
     """Moves about `wanted` units from `units` to `split`.
 
-    The units leave in parts of at most `MAX_PART` units, and at most half of the units leave. The part for which the
-    fewest additional faces per unit are set aside leaves first. At most `max_losses` additional faces are set aside, so
+    The units leave in parts of at most `MAX_PART` units, and at most half of the units leave. The cost of a part is the
+    number of additional faces that are set aside, divided by the number of units in the part or by `wanted`, whichever
+    is smaller. The part with the lowest cost leaves first. At most `max_losses` additional faces are set aside, so
     fewer than `wanted` units may leave. Changes `split_of` in place.
     """
     staying, may_leave, losses = set(units), len(units) // 2, 0

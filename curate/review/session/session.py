@@ -190,7 +190,7 @@ class Session:
     def _save_visit(self) -> None:
         """Saves which faces the user has seen.
 
-        Saves nothing while another command writes, because this command may be a purge.
+        Saves nothing while another command writes, because the other command may be a purge.
         """
         if not self._busy:
             self._visit.save()

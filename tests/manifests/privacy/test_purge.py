@@ -208,7 +208,7 @@ POINTS += ("purge:search_traces",)
     [pytest.param(point, marks=() if point == "purge:rewrite_ledger" else pytest.mark.exhaustive) for point in POINTS],
 )
 def test_a_purge_that_is_stopped_anywhere_is_finished_by_the_same_command(own, monkeypatch, point):
-    """Interrupts a purge before each step, and while it removes rows of the ledger or files."""
+    """Interrupts a purge before each step, and while the purge removes files or rows of the ledger."""
     (own / f".{LEDGER_NAME}.rewritten.tmp").write_bytes(b"half a ledger")
     plan = plan_purge(own, [person_of(own)["person0"]])
 
