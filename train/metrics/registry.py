@@ -118,8 +118,8 @@ METRICS: dict[str, Metric] = {
         "The value is CLIP-IQA + MANIQA + MUSIQ / 100 + max(0, (10 - NIQE) / 10) + Q-Align / 5 + max(0, (100 - FID) / "
         "100), over the means of all images. The FID in this sum is the metric FID (statistics). The challenge "
         "measures 450 images and compares them with statistics of FFHQ at 512 px (inception_FFHQ_512.pth). A score "
-        "over other images or other statistics cannot be compared with the table of the challenge. Without any one of the "
-        "six parts, there is no score",
+        "over other images or other statistics cannot be compared with the table of the challenge. Without any one "
+        "of the six parts, there is no score",
         "NTIRE 2025 and 2026 on real-world face restoration", scope="set"),
     # --- identity ---
     "id_target": Metric("identity to target", "", "higher", 4,
